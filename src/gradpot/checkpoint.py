@@ -1,0 +1,108 @@
+"""A potential as one file: safetensors with a JSON header, and no code in it.
+
+Files are written beside their final name, flushed to the disk and then renamed, so that a
+process that is killed leaves the old file or the new one, never half of one.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from gradpot.errors import InputError
+from gradpot.models import build
+from gradpot.potential import Potential
+
+FORMAT = 1
+
+
+def save(potential: Potential, path: str | Path, notes: Mapping | None = None) -> None:
+    """Write a potential whose model was made by `models.build`.
+
+    Args:
+        notes: anything JSON can hold that should travel along (training settings, errors).
+    """
+    spec = getattr(potential.model, "spec", None)
+    if spec is None:
+        raise InputError("only a model made by gradpot.build(name, ...) can be saved")
+    header = {
+        "format": FORMAT,
+        "model": spec,
+        "references": {str(z): e for z, e in sorted(potential.references.items())},
+        "scale": potential.scale,
+        "units": {"energy": "eV", "length": "Ang"},
+        "notes": dict(notes or {}),
+    }
+    write_tensors(path, potential.model.state_dict(), header)
+
+
+def load(
+    path: str | Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
+) -> Potential:
+    """Read a potential, in the precision it was saved with unless `dtype` says otherwise.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: it is not a gradpot model, or of a newer format.
+    """
+    tensors, header = read_tensors(path)
+    if "model" not in header:
+        raise InputError(f"{path} is not a gradpot model; expected the model.safetensors of a run")
+    if header["format"] > FORMAT:
+        raise InputError(
+            f"{path} has format {header['format']}, this gradpot reads up to {FORMAT}: update gradpot"
+        )
+    model = build(**header["model"])
+    stored = next(iter(tensors.values())).dtype
+    model.to(stored).load_state_dict(tensors)
+    references = {int(z): e for z, e in header["references"].items()}
+    potential = Potential(model, references, header["scale"])
+    return potential.to(device=device, dtype=dtype or stored).eval()
+
+
+def notes(path: str | Path) -> dict:
+    """What `save` was told to keep beside the weights."""
+    return read_tensors(path)[1].get("notes", {})
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor], header: Mapping) -> None:
+    """Write named tensors and a JSON header, all or nothing."""
+    from safetensors.torch import save as to_bytes
+
+    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    write_bytes(path, to_bytes(plain, metadata={"gradpot": json.dumps(header)}))
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
+    """Named tensors and header, as `write_tensors` wrote them."""
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is not a safetensors file ({error})") from None
+    if "gradpot" not in metadata:
+        raise InputError(f"{path} was not written by gradpot: it has no gradpot header")
+    return tensors, json.loads(metadata["gradpot"])
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Replace a file whole: write beside it, flush, rename."""
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with open(beside, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+def write_json(path: str | Path, content: object) -> None:
+    """Replace a JSON file whole."""
+    write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())

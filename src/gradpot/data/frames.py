@@ -1,0 +1,68 @@
+"""`Frames`: labeled structures as arrays, in eV and Å, the way every reader gives them."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+class Frames(NamedTuple):
+    """Structures one after the other; the atoms of all frames in one array.
+
+    Labels are NaN where the file has none. Everything is float64: references are subtracted
+    from total energies later, and that takes all digits.
+    """
+
+    n_atoms: Int[np.ndarray, "n_frames"]
+    numbers: Int[np.ndarray, "total"]
+    positions: Float[np.ndarray, "total 3"]
+    cell: Float[np.ndarray, "n_frames 3 3"]
+    """rows are lattice vectors; zero rows for axes that are not periodic"""
+    pbc: Bool[np.ndarray, "n_frames 3"]
+    energy: Float[np.ndarray, "n_frames"]
+    forces: Float[np.ndarray, "total 3"]
+    stress: Float[np.ndarray, "n_frames 3 3"]
+    """eV/Å³, positive under tension (ASE's sign)"""
+    notices: tuple[str, ...] = ()
+    """what the reader wants the user to know: units it took, keys it left"""
+
+    @property
+    def first(self) -> Int[np.ndarray, "n_frames_plus_1"]:
+        """Where each frame's atoms begin, and at the end where they stop."""
+        return np.concatenate([[0], np.cumsum(self.n_atoms)])
+
+    def take(self, index: Int[np.ndarray, "n_taken"]) -> "Frames":
+        """The frames at these positions, in this order."""
+        index = np.asarray(index, dtype=np.int64)
+        counts = self.n_atoms[index]
+        offset = np.repeat(self.first[:-1][index] - np.cumsum(counts) + counts, counts)
+        atoms = np.arange(counts.sum()) + offset
+        return self._replace(
+            n_atoms=counts,
+            numbers=self.numbers[atoms],
+            positions=self.positions[atoms],
+            forces=self.forces[atoms],
+            **{key: getattr(self, key)[index] for key in ("cell", "pbc", "energy", "stress")},
+        )
+
+    def atoms(self, i: int) -> "Atoms":
+        """Frame `i` as an ASE structure, its labels in a `SinglePointCalculator`."""
+        from ase import Atoms
+        from ase.calculators.singlepoint import SinglePointCalculator
+        from ase.stress import full_3x3_to_voigt_6_stress
+
+        part = slice(*self.first[i : i + 2])
+        atoms = Atoms(
+            self.numbers[part], self.positions[part], cell=self.cell[i], pbc=self.pbc[i]
+        )
+        labels = {
+            "energy": float(self.energy[i]),
+            "forces": self.forces[part],
+            "stress": full_3x3_to_voigt_6_stress(self.stress[i]),
+        }
+        known = {key: value for key, value in labels.items() if not np.isnan(value).any()}
+        atoms.calc = SinglePointCalculator(atoms, **known)
+        return atoms

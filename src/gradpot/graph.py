@@ -1,0 +1,85 @@
+"""`Graph`, what a model sees, and `Properties`, what is predicted and what is known.
+
+A graph holds one structure or many: a single structure is a batch of one. It has no positions
+and no labels: a model cannot see what it must predict, and translation invariance is by
+construction.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gradpot.neighbors import neighbor_list
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+class Graph(NamedTuple):
+    """Structures as atoms and the edges between them."""
+
+    numbers: Int[Tensor, "n_atoms"]
+    """atomic numbers"""
+    edge_index: Int[Tensor, "2 n_edges"]
+    """row 0 the center i (receives), row 1 the neighbor j (sends)"""
+    edge_vec: Float[Tensor, "n_edges 3"]
+    """r_j + shift @ cell − r_i in Å"""
+    batch: Int[Tensor, "n_atoms"]
+    """which structure each atom belongs to"""
+    cell: Float[Tensor, "n_graphs 3 3"]
+    """rows are lattice vectors in Å; zeros where a structure is not periodic"""
+
+
+class Properties(NamedTuple):
+    """Labels or predictions; NaN where there is no label."""
+
+    energy: Float[Tensor, "n_graphs"]
+    """total energy in eV, never per atom"""
+    forces: Float[Tensor, "n_atoms 3"]
+    """−dE/dR in eV/Å"""
+    stress: Float[Tensor, "n_graphs 3 3"]
+    """(dE/dε)/|V| in eV/Å³, positive under tension (ASE's sign); NaN without a cell"""
+
+
+def edge_vectors(
+    positions: Float[Tensor, "n_atoms 3"],
+    cell: Float[Tensor, "3 3"],
+    edge_index: Int[Tensor, "2 n_edges"],
+    shifts: Int[Tensor, "n_edges 3"],
+) -> Float[Tensor, "n_edges 3"]:
+    """From center to neighbor, in Å, for one structure."""
+    center, neighbor = edge_index
+    return positions[neighbor] - positions[center] + shifts.to(cell.dtype) @ cell
+
+
+def from_atoms(atoms: "Atoms", cutoff: float, dtype: torch.dtype = torch.float32) -> Graph:
+    """The graph of one ASE structure, with all pairs closer than `cutoff` Å."""
+    cell = np.asarray(atoms.cell) * atoms.pbc[:, None]
+    edge_index, shifts = neighbor_list(atoms.positions, cell, atoms.pbc, cutoff)
+    edge_index, shifts = torch.from_numpy(edge_index), torch.from_numpy(shifts)
+    cell = torch.from_numpy(cell)
+    vectors = edge_vectors(torch.from_numpy(atoms.positions), cell, edge_index, shifts)
+    return Graph(
+        numbers=torch.from_numpy(atoms.numbers).long(),
+        edge_index=edge_index,
+        edge_vec=vectors.to(dtype),
+        batch=torch.zeros(len(atoms), dtype=torch.long),
+        cell=cell[None].to(dtype),
+    )
+
+
+def join(graphs: Sequence[Graph]) -> Graph:
+    """Many graphs as one, in order."""
+    atoms = np.cumsum([0] + [graph.numbers.shape[0] for graph in graphs]).tolist()
+    structures = np.cumsum([0] + [graph.cell.shape[0] for graph in graphs]).tolist()
+    return Graph(
+        numbers=torch.cat([graph.numbers for graph in graphs]),
+        edge_index=torch.cat([g.edge_index + n for g, n in zip(graphs, atoms)], dim=1),
+        edge_vec=torch.cat([graph.edge_vec for graph in graphs]),
+        batch=torch.cat([g.batch + n for g, n in zip(graphs, structures)]),
+        cell=torch.cat([graph.cell for graph in graphs]),
+    )

@@ -1,0 +1,107 @@
+"""PaiNN: equivariant messages of scalars and vectors (Schütt et al., ICML 2021, arXiv 2102.03150).
+
+Vectors are kept as [n_atoms, 3, width]. They are zero before the first message, so its filter
+has no part that multiplies them.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gradpot.graph import Graph
+from gradpot.nn.activations import Activation, gain
+from gradpot.nn.activations import activation as activation_by_name
+from gradpot.nn.mlp import MLP, linear
+from gradpot.nn.radial import FILTERS, BesselBasis
+from gradpot.nn.segment import sum_by
+
+N_ELEMENTS = 119
+
+
+class PaiNN(nn.Module):
+    """Atom energies from scalar and vector features.
+
+    Args:
+        cutoff: in Å.
+        width: features of an atom (as many scalars as vectors).
+        n_layers: message and update blocks.
+        n_radial: Bessel functions.
+        activation: a name of `ACTIVATIONS`; published with `silu`.
+        filter: "mlp" as published (one linear layer, equation 3), "spline" for the same filter
+            interpolated (`nn.radial`).
+    """
+
+    def __init__(
+        self,
+        cutoff: float = 5.0,
+        width: int = 64,
+        n_layers: int = 3,
+        n_radial: int = 20,
+        activation: str = "silu",
+        filter: str = "spline",
+    ):
+        super().__init__()
+        phi = activation_by_name(activation)
+        self.cutoff = cutoff
+        self.embedding = nn.Embedding(N_ELEMENTS, width)
+        parts = [2] + [3] * (n_layers - 1)
+        networks = [linear(n_radial, n * width) for n in parts]
+        self.filters = FILTERS[filter](BesselBasis(n_radial, cutoff), networks, cutoff)
+        self.messages = nn.ModuleList(Message(width, n, phi) for n in parts)
+        self.updates = nn.ModuleList(Update(width, phi) for _ in parts)
+        self.readout = MLP([width, width // 2, 1], phi)
+
+    def forward(self, graph: Graph) -> Float[Tensor, "n_atoms"]:
+        r = graph.edge_vec.norm(dim=-1)
+        direction = graph.edge_vec / r[:, None]
+        s = self.embedding(graph.numbers)
+        v = s.new_zeros((s.shape[0], 3, s.shape[1]))
+        for message, update, weight in zip(
+            self.messages, self.updates, self.filters(r), strict=True
+        ):
+            s, v = message(s, v, weight, direction, graph.edge_index)
+            s, v = update(s, v)
+        return self.readout(s).squeeze(-1)
+
+
+class Message(nn.Module):
+    """Figure 2b, equations 7 and 8: what the neighbors add to scalars and vectors.
+
+    Args:
+        n_parts: 3, or 2 for the first block, where the neighbors' vectors are zero.
+    """
+
+    def __init__(self, width: int, n_parts: int, activation: Activation):
+        super().__init__()
+        self.width = width
+        self.phi = MLP([width, width, n_parts * width], activation)
+
+    def forward(self, s, v, weight, direction, edge_index) -> tuple[Tensor, Tensor]:
+        center, neighbor = edge_index
+        n_atoms = s.shape[0]
+        product = self.phi(s).index_select(0, neighbor) * weight
+        parts = product.split(self.width, dim=-1)
+        along = direction[:, :, None] * parts[1][:, None, :]
+        if len(parts) == 3:
+            along = along + v.index_select(0, neighbor) * parts[2][:, None, :]
+        return s + sum_by(parts[0], center, n_atoms), v + sum_by(along, center, n_atoms)
+
+
+class Update(nn.Module):
+    """Figure 2c, equations 9 and 10: scalars and vectors of one atom mix."""
+
+    def __init__(self, width: int, activation: Activation):
+        super().__init__()
+        self.width = width
+        self.mix = linear(width, 2 * width, bias=False)
+        self.first = linear(2 * width, width)
+        self.second = linear(width, 3 * width, gain(activation))
+        self.activation = activation
+
+    def forward(self, s, v) -> tuple[Tensor, Tensor]:
+        u_v, v_v = self.mix(v).split(self.width, dim=-1)
+        # the small constant keeps the gradient of the norm finite where a vector is zero
+        norm = (v_v.square().sum(dim=1) + 1e-8).sqrt()
+        a = self.second(self.activation(self.first(torch.cat([s, norm], dim=-1))))
+        a_ss, a_sv, a_vv = a.split(self.width, dim=-1)
+        return s + a_ss + a_sv * (u_v * v_v).sum(dim=1), v + a_vv[:, None, :] * u_v

@@ -1,0 +1,1 @@
+"""Tensors only: the parts that networks are made of; nothing here knows atoms, cells or units."""

@@ -1,0 +1,112 @@
+"""Units: the only file with conversion factors.
+
+Inside the package everything is eV, Å, eV/Å and eV/Å³. A quantity is converted once, where it
+enters, by multiplying it with one of the factors below.
+"""
+
+from typing import NamedTuple
+
+from ase import units as ase_units
+
+from gradpot.errors import InputError
+
+ENERGY = {
+    "ev": 1.0,
+    "mev": 1e-3,
+    "hartree": ase_units.Hartree,
+    "ha": ase_units.Hartree,
+    "eh": ase_units.Hartree,
+    "rydberg": ase_units.Rydberg,
+    "ry": ase_units.Rydberg,
+    "kcal/mol": ase_units.kcal / ase_units.mol,
+    "kj/mol": ase_units.kJ / ase_units.mol,
+}
+LENGTH = {
+    "ang": 1.0,
+    "angstrom": 1.0,
+    "å": 1.0,
+    "a": 1.0,
+    "bohr": ase_units.Bohr,
+    "a0": ase_units.Bohr,
+    "nm": ase_units.nm,
+    "pm": 1e-3 * ase_units.nm,
+}
+PRESSURE = {
+    "gpa": ase_units.GPa,
+    "kbar": 0.1 * ase_units.GPa,
+    "bar": ase_units.bar,
+    "mpa": 1e-3 * ase_units.GPa,
+    "pa": ase_units.Pascal,
+}
+GPA = ase_units.GPa
+
+
+class Units(NamedTuple):
+    """Names of the units that a file is written in; `force` follows from the others."""
+
+    energy: str
+    length: str
+    force: str
+
+    def factors(self) -> tuple[float, float, float]:
+        """Factors to eV, Å and eV/Å."""
+        return energy_factor(self.energy), length_factor(self.length), force_factor(self.force)
+
+
+def energy_factor(unit: str) -> float:
+    """Multiply by this to get eV: `energy_factor("kcal/mol")` is 0.0434.
+
+    Raises:
+        InputError: the unit is not known.
+    """
+    if unit.strip() == "MeV":
+        raise InputError("energy unit 'MeV' is mega-electronvolt; for milli write 'meV'")
+    return _look_up("energy", unit, ENERGY)
+
+
+def length_factor(unit: str) -> float:
+    """Multiply by this to get Å."""
+    return _look_up("length", unit, LENGTH)
+
+
+def force_factor(unit: str) -> float:
+    """Multiply by this to get eV/Å; an energy unit over a length unit ("kcal/mol/Ang")."""
+    energy, slash, length = _plain(unit).rpartition("/")
+    if not slash or energy not in ENERGY or length not in LENGTH:
+        raise InputError(
+            f"unknown force unit {unit!r}; write an energy unit over a length unit, "
+            "such as eV/Ang, kcal/mol/Ang or hartree/bohr"
+        )
+    return ENERGY[energy] * LENGTH[length] ** -1
+
+
+def stress_factor(unit: str) -> float:
+    """Multiply by this to get eV/Å³; a pressure ("kbar") or an energy over a length³ ("eV/Ang^3")."""
+    name = _plain(unit).replace("³", "^3").replace("**3", "^3")
+    if name in PRESSURE:
+        return PRESSURE[name]
+    energy, _, length = name.removesuffix("^3").rpartition("/")
+    if name.endswith("^3") and energy in ENERGY and length in LENGTH:
+        return ENERGY[energy] / LENGTH[length] ** 3
+    raise InputError(
+        f"unknown stress unit {unit!r}; known: {', '.join(PRESSURE)}, eV/Ang^3, hartree/bohr^3 ..."
+    )
+
+
+def same(one: str, other: str, factor) -> bool:
+    """Whether two unit names mean the same unit, `factor` being one of the functions above."""
+    return abs(factor(one) / factor(other) - 1) < 1e-6
+
+
+def _look_up(kind: str, unit: str, table: dict[str, float]) -> float:
+    name = _plain(unit)
+    if name not in table:
+        raise InputError(f"unknown {kind} unit {unit!r}; known: {', '.join(table)}")
+    return table[name]
+
+
+def _plain(unit: str) -> str:
+    """Bring "kcal/(mol*Å)", "Kcal/mol/Angstroms" and the like to the names of the tables."""
+    name = unit.strip().lower().replace(" ", "").replace("\u212b", "å")
+    name = name.replace("(mol*", "mol/").replace("(mol·", "mol/").replace(")", "")
+    return name.replace("angstroms", "angstrom")
