@@ -5,6 +5,7 @@ gain²/n_in, with the gain of the activation that the layer's input has passed.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ class MLP(nn.Module):
         super().__init__()
         gains = [1.0] + [gain(activation)] * (len(sizes) - 2)
         self.layers = nn.ModuleList(
-            linear(n_in, n_out, g) for n_in, n_out, g in zip(sizes, sizes[1:], gains, strict=True)
+            linear(n_in, n_out, g) for (n_in, n_out), g in zip(pairwise(sizes), gains, strict=True)
         )
         self.activation = activation
 
