@@ -1,7 +1,8 @@
 """Linear layers and small networks, with an initialization that knows the activation.
 
-Weights are drawn so that second moments stay what they are from layer to layer: variance
-gain²/n_in, with the gain of the activation that the layer's input has passed.
+Weights are drawn after Glorot and Bengio (2010), as the published networks do, times the gain of
+the activation that a layer's input has passed: an activation that shrinks second moments, or
+squares them, then leaves the same signal behind it.
 """
 
 from collections.abc import Sequence
@@ -14,9 +15,9 @@ from gradpot.nn.activations import Activation, gain
 
 
 def linear(n_in: int, n_out: int, gain: float = 1.0, bias: bool = True) -> nn.Linear:
-    """A linear layer with normal weights of standard deviation gain/√n_in and zero bias."""
+    """A linear layer with weights of variance 2·gain²/(n_in + n_out) and zero bias."""
     layer = nn.Linear(n_in, n_out, bias=bias)
-    nn.init.normal_(layer.weight, std=gain * n_in**-0.5)
+    nn.init.xavier_normal_(layer.weight, gain)
     if bias:
         nn.init.zeros_(layer.bias)
     return layer
