@@ -17,12 +17,15 @@ from gradpot.nn.segment import sum_by
 MAX_Z = 118
 
 
-def predict(model: nn.Module, graph: Graph, create_graph: bool = False) -> Properties:
+def predict(
+    model: nn.Module, graph: Graph, create_graph: bool = False, stress: bool = True
+) -> Properties:
     """Energy of each structure, forces and stress, in the model's own unit of energy and Å.
 
     Args:
         model: maps a graph to atom energies [n_atoms].
         create_graph: keep what is needed to differentiate the forces again (for training).
+        stress: without it the stress is NaN.
     """
     n_atoms, n_graphs = graph.numbers.shape[0], graph.cell.shape[0]
     with torch.enable_grad():
@@ -31,15 +34,17 @@ def predict(model: nn.Module, graph: Graph, create_graph: bool = False) -> Prope
         (pull,) = torch.autograd.grad(atom_energy.sum(), edge_vec, create_graph=create_graph)
     center, neighbor = graph.edge_index
     forces = sum_by(pull, center, n_atoms) - sum_by(pull, neighbor, n_atoms)
-    outer = edge_vec[:, :, None] * pull[:, None, :]
-    virial = sum_by(outer, graph.batch.index_select(0, center), n_graphs)
     energy = sum_by(atom_energy, graph.batch, n_graphs)
     if not create_graph:
-        energy = energy.detach()
-    return Properties(energy, forces, stress(virial, graph.cell))
+        energy, edge_vec = energy.detach(), edge_vec.detach()
+    if not stress:
+        return Properties(energy, forces, torch.full_like(graph.cell, torch.nan))
+    outer = edge_vec[:, :, None] * pull[:, None, :]
+    virial = sum_by(outer, graph.batch.index_select(0, center), n_graphs)
+    return Properties(energy, forces, virial_stress(virial, graph.cell))
 
 
-def stress(
+def virial_stress(
     virial: Float[Tensor, "n_graphs 3 3"], cell: Float[Tensor, "n_graphs 3 3"]
 ) -> Float[Tensor, "n_graphs 3 3"]:
     """Symmetric virial per volume; NaN where there is no cell."""
@@ -93,9 +98,9 @@ class Potential(nn.Module):
         """Of the weights."""
         return next((p.device for p in self.model.parameters()), torch.device("cpu"))
 
-    def forward(self, graph: Graph) -> Properties:
+    def forward(self, graph: Graph, stress: bool = True) -> Properties:
         """Energy (float64) in eV, forces in eV/Å, stress in eV/Å³; nothing to differentiate."""
-        raw = predict(self.model, graph)
+        raw = predict(self.model, graph, stress=stress)
         reference = self.reference_energy(graph.numbers, graph.batch, graph.cell.shape[0])
         return Properties(
             energy=reference + self.scale * raw.energy.double(),

@@ -1,0 +1,131 @@
+"""Atom energies and scales: what is taken off the labels before a network sees them.
+
+All in float64: an aspirin energy of −17,600 eV has 2 meV of float32 spacing.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from gradpot.data.dataset import reference_energies
+from gradpot.data.frames import Frames
+from gradpot.errors import InputError, unknown
+
+MODES = ("none", "offset", "constant", "forces", "natural")
+
+
+class Rescaling(NamedTuple):
+    """E = Σ reference(Z) + scale · Σ ε, and the units in which residuals are measured."""
+
+    mode: str
+    references: dict[int, float]
+    """eV, for every element of the training set"""
+    scale: float
+    """eV: unit of the network's energy, and of the energy residual"""
+    length: float
+    """Å: scale/length is the unit of the force residual"""
+
+    def __str__(self) -> str:
+        from ase.data import chemical_symbols
+
+        atoms = ", ".join(f"{chemical_symbols[z]} {e:.4f}" for z, e in self.references.items())
+        return (
+            f"rescaling {self.mode}: scale {self.scale:.5g} eV, length {self.length:.4g} Å, "
+            f"atoms (eV) {atoms}"
+        )
+
+
+def rescaling(
+    frames: Frames, mode: str, references: dict[int, float], constant: float | None = None
+) -> Rescaling:
+    """Compute the scale of a mode from training frames.
+
+    Args:
+        mode: `none` and `offset`: 1 eV. `constant`: the given `constant` in eV, which divides
+            energies and forces alike (label rescaling, arXiv 2310.01649). `forces`: the rms
+            force × 1 Å. `natural`: energy in units of σ_E, lengths in units of σ_E/σ_F, so that
+            energy and force residuals both have unit variance.
+        references: atom energies in eV, to be subtracted first.
+    """
+    if mode not in MODES:
+        raise unknown("rescale.mode", mode, MODES)
+    if mode == "constant" and not (constant and constant > 0):
+        raise InputError("rescale.mode=constant needs rescale.constant, a positive energy in eV")
+    scale, length = 1.0, 1.0
+    if mode == "constant":
+        scale = float(constant or 1.0)
+    if mode == "forces":
+        scale = _rms(frames.forces, "forces")
+    if mode == "natural":
+        scale = _deviation(frames, references)
+        length = scale / _rms(frames.forces, "forces")
+    return Rescaling(mode, references, scale, length)
+
+
+def _rms(values: np.ndarray, what: str) -> float:
+    known = values[np.isfinite(values)]
+    if known.size == 0:
+        raise InputError(f"this rescale.mode needs {what}, and the file has none; use offset")
+    return float(np.sqrt(np.mean(known**2))) or 1.0
+
+
+def _deviation(frames: Frames, references: dict[int, float]) -> float:
+    """Standard deviation of the energies, in eV, once references are off."""
+    rest = frames.energy - reference_energies(frames, references)
+    rest = rest[np.isfinite(rest)]
+    return _rms(rest - rest.mean() if rest.size else rest, "energies")
+
+
+def least_squares(frames: Frames) -> dict[int, float]:
+    """Atom energies (eV) that explain the energies best; the smallest, where many do.
+
+    A set of one composition fixes only their sum: then they are no atom energies in the
+    chemist's sense, but take the offset off all the same.
+    """
+    elements = np.unique(frames.numbers)
+    known = np.isfinite(frames.energy)
+    if not known.any():
+        return dict.fromkeys(elements.tolist(), 0.0)
+    counts = np.stack([_count(frames, z) for z in elements], axis=1).astype(float)
+    solution = np.linalg.lstsq(counts[known], frames.energy[known], rcond=1e-10)[0]
+    return dict(zip(elements.tolist(), solution.tolist(), strict=True))
+
+
+def isolated(frames: Frames, elements: np.ndarray) -> dict[int, float]:
+    """Energies (eV) of the frames that are one atom.
+
+    Raises:
+        InputError: an element has no such frame.
+    """
+    alone = (frames.n_atoms == 1) & np.isfinite(frames.energy)
+    numbers = frames.numbers[frames.first[:-1][alone]]
+    found = dict(zip(numbers.tolist(), frames.energy[alone].tolist(), strict=True))
+    return _complete(found, elements, "no frame of a single atom with an energy")
+
+
+def given(energies: dict[str, float], elements: np.ndarray) -> dict[int, float]:
+    """Atom energies (eV) by chemical symbol, for the elements of the data.
+
+    Raises:
+        InputError: a symbol is not an element, or an element is missing.
+    """
+    from ase.data import atomic_numbers
+
+    for symbol in energies:
+        if symbol not in atomic_numbers:
+            raise InputError(f"rescale.references has {symbol!r}, which is no element")
+    numbers = {atomic_numbers[symbol]: float(e) for symbol, e in energies.items()}
+    return _complete(numbers, elements, "not in rescale.references")
+
+
+def _complete(found: dict[int, float], elements: np.ndarray, why: str) -> dict[int, float]:
+    from ase.data import chemical_symbols
+
+    missing = [chemical_symbols[z] for z in elements.tolist() if z not in found]
+    if missing:
+        raise InputError(f"no reference energy for {', '.join(missing)}: {why}")
+    return {z: found[z] for z in elements.tolist()}
+
+
+def _count(frames: Frames, z: int) -> np.ndarray:
+    return np.add.reduceat((frames.numbers == z).astype(int), frames.first[:-1])

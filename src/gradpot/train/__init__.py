@@ -1,0 +1,1 @@
+"""Training on energies, forces and stress."""
