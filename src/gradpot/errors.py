@@ -1,4 +1,4 @@
-"""The one exception for what a user can get wrong."""
+"""What a user can get wrong, and what can go wrong with a run."""
 
 
 class InputError(ValueError):
@@ -6,6 +6,13 @@ class InputError(ValueError):
 
     The command line prints it as one line and exits with 2. Anything else that is raised is a
     bug of ours, and keeps its traceback.
+    """
+
+
+class RunError(RuntimeError):
+    """A run cannot go on: its loss is not finite, its atoms fly apart.
+
+    The command line prints it as one line and exits with 1; what was written stays.
     """
 
 

@@ -1,1 +1,144 @@
-"""Placeholder until written."""
+"""`gradpot train` and `gradpot eval`."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gradpot.cli import (
+    EnergyUnit,
+    ForceUnit,
+    Json,
+    LengthUnit,
+    StressKey,
+    StressOrder,
+    StressSign,
+    StressUnit,
+    app,
+    say,
+    stress_label,
+)
+from gradpot.errors import InputError
+
+SIGNALED = 128  # exit code of a process that a signal ended: 128 + its number
+
+
+@app.command()
+def train(
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[CONFIG.toml] [KEY=VALUE]...",
+            help="a TOML file, and single keys such as train.epochs=100 model.width=128",
+        ),
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="file, or a name of `gradpot data list`")] = None,
+    model: Annotated[str | None, typer.Option(help="painn, schnet")] = None,
+    activation: Annotated[str | None, typer.Option(help="silu, irelu, ssp, tanh ...")] = None,
+    out: Annotated[Path | None, typer.Option(help="run folder; default runs/MODEL-DATA-N")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with the run in --out")] = False,
+    energy_unit: EnergyUnit = None,
+    length_unit: LengthUnit = None,
+    force_unit: ForceUnit = None,
+    stress_key: StressKey = None,
+    stress_unit: StressUnit = None,
+    stress_order: StressOrder = None,
+    stress_sign: StressSign = None,
+    as_json: Json = False,
+) -> int:
+    """Train a potential on energies and forces; with no options, on the embedded ethanol set.
+
+    Every key of the configuration is in the docs, docs/training.md; a flag wins over a KEY=VALUE,
+    and that over the file.
+    """
+    flags = {
+        "data.file": data,
+        "data.energy_unit": energy_unit,
+        "data.length_unit": length_unit,
+        "data.force_unit": force_unit,
+        "data.stress_key": stress_key,
+        "data.stress_unit": stress_unit,
+        "data.stress_order": stress_order,
+        "data.stress_sign": stress_sign,
+        "model.name": model,
+        "model.activation": activation,
+    }
+    tables = _tables(list(settings or []), flags)
+    if resume and out is None:
+        raise InputError("--resume needs --out RUN, the folder of the run to go on with")
+    if resume and not tables and not (out / "config.json").exists():  # type: ignore[operator]
+        raise InputError(f"--resume: there is no run in {out}; to begin one, say with which data")
+
+    from gradpot.cli.progress import TrainingProgress, table
+    from gradpot.train.config import config, read_json
+    from gradpot.train.run import train as run
+
+    if resume and not tables:
+        resolved = read_json(out / "config.json")  # type: ignore[operator]
+    else:
+        resolved = config(tables)
+    folder = out or _free_folder(resolved.model.name, resolved.data.file)
+    with TrainingProgress() as progress:
+        results = run(resolved, folder, resume, progress.say, progress.watch)
+    if "stopped" in results:
+        say(
+            f"stopped at step {results['step']}; go on with: "
+            f"gradpot train --out {folder} --resume"
+        )
+        return SIGNALED + results["stopped"]
+    if as_json:
+        print(json.dumps(results))
+    else:
+        table(results)
+        print(f"Everything is in {folder}: model.safetensors, results.json, learning_curve.png ...")
+    return 0
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="model.safetensors of a run")],
+    file: Annotated[str, typer.Argument(help="labeled structures, or a name of `data list`")],
+    plot: Annotated[Path | None, typer.Option(help="write a parity plot, PNG")] = None,
+    energy_unit: EnergyUnit = None,
+    length_unit: LengthUnit = None,
+    force_unit: ForceUnit = None,
+    stress_key: StressKey = None,
+    stress_unit: StressUnit = None,
+    stress_order: StressOrder = None,
+    stress_sign: StressSign = None,
+    as_json: Json = False,
+) -> None:
+    """Errors of a potential on the labels of a file, in meV and meV/Å."""
+    from gradpot.cli.progress import table
+    from gradpot.evaluate import evaluate_file
+
+    stress = stress_label(stress_key, stress_unit, stress_order, stress_sign)
+    units = {"energy_unit": energy_unit, "length_unit": length_unit, "force_unit": force_unit}
+    results = evaluate_file(model, file, plot, say, stress=stress, **units)
+    if as_json:
+        print(json.dumps(results))
+    else:
+        table({"test": results})
+
+
+def _tables(settings: list[str], flags: dict[str, str | None]) -> dict[str, Any]:
+    """Nested tables from a TOML file, then key=value texts, then flags."""
+    from gradpot.train.config import override, put, read_toml
+
+    tables: dict[str, Any] = {}
+    if settings and "=" not in settings[0]:
+        tables = read_toml(settings.pop(0))
+    override(tables, settings)
+    for key, value in flags.items():
+        if value is not None:
+            put(tables, key, value)
+    return tables
+
+
+def _free_folder(model: str, data: str) -> Path:
+    """runs/MODEL-DATA-N with the first N that is free."""
+    from itertools import count
+
+    stem = f"{model}-{Path(data.replace(':', '-')).stem}"
+    return next(p for n in count(1) if not (p := Path("runs") / f"{stem}-{n}").exists())

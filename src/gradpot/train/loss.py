@@ -47,16 +47,17 @@ def weighted(
     per_atom = 1.0 / sum_by(torch.ones_like(raw.forces[:, 0]), graph.batch, graph.cell.shape[0])
     energy = (raw.energy - labels.energy / scale) * per_atom
     forces = (raw.forces - labels.forces / scale) * length
-    total = weights.energy * _mean(energy, penalty) + weights.forces * _mean(forces, penalty)
+    total = weights.energy * _mean(energy, labels.energy, penalty)
+    total = total + weights.forces * _mean(forces, labels.forces, penalty)
     if weights.stress:
         size = (volume(graph.cell) * per_atom)[:, None, None]
         stress = (raw.stress - labels.stress / scale) * size
-        total = total + weights.stress * _mean(stress, penalty)
+        total = total + weights.stress * _mean(stress, labels.stress, penalty)
     return total
 
 
-def _mean(residual: Tensor, penalty: Penalty) -> Tensor:
-    """Over the entries that have a label; 0 where none has."""
-    known = torch.isfinite(residual.detach())
+def _mean(residual: Tensor, label: Tensor, penalty: Penalty) -> Tensor:
+    """Over the entries that have a label; 0 where none has. A wild prediction is not hidden."""
+    known = ~label.isnan()
     cost = penalty(torch.where(known, residual, 0.0))
     return cost.sum() / known.sum().clamp(min=1)

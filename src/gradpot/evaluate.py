@@ -1,0 +1,93 @@
+"""Run a potential over many frames."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from gradpot.checkpoint import load
+from gradpot.data.dataset import Dataset, batch, dataset
+from gradpot.graph import Properties
+from gradpot.metrics import errors
+from gradpot.potential import Potential
+
+EDGES_AT_ONCE = 20_000
+
+
+def evaluate(
+    potential: Potential, data: Dataset, index: Int[Tensor, "n"], stress: bool = True
+) -> tuple[Properties, Properties]:
+    """Predictions and labels for the frames at `index`, in eV and Å.
+
+    Args:
+        data: built with the potential's cutoff and *without* references: its energies are total.
+    """
+    predicted, labels = [], []
+    for part in blocks(data, index):
+        piece = batch(data, part)
+        predicted.append(potential(piece.graph, stress=stress))
+        # the batch rounds energies to the type of the network; the labels keep all digits
+        labels.append(piece.labels._replace(energy=data.energy[part]))
+    return _join(predicted), _join(labels)
+
+
+def test_errors(potential: Potential, data: Dataset, index: Int[Tensor, "n"]) -> dict:
+    """`metrics.errors` over the frames at `index`; nothing but the count for no frames."""
+    if index.shape[0] == 0:
+        keys = ("energy_mae_meV", "energy_mae_meV_per_atom", "forces_mae_meV_A")
+        return {**dict.fromkeys((*keys, "forces_rmse_meV_A")), "n_frames": 0}
+    predicted, labels = evaluate(potential, data, index)
+    return errors(predicted, labels, sizes(data)[index])
+
+
+def sizes(data: Dataset) -> Int[Tensor, "n_frames"]:
+    """Atoms of each frame."""
+    return data.first_atom.diff()
+
+
+def blocks(data: Dataset, index: Int[Tensor, "n"]) -> Iterator[Tensor]:
+    """Cut `index` so that no piece has many more than `EDGES_AT_ONCE` edges."""
+    total = data.first_edge.diff()[index].cumsum(0) // EDGES_AT_ONCE
+    yield from index.split(torch.unique_consecutive(total, return_counts=True)[1].tolist())
+
+
+def _join(parts: list[Properties]) -> Properties:
+    return Properties(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
+def evaluate_file(
+    model: str | Path,
+    file: str,
+    plot: Path | None = None,
+    say: Callable[[str], None] = print,
+    **reading: object,
+) -> dict:
+    """Errors (`metrics.errors`) of a saved potential on a labeled file.
+
+    Args:
+        plot: where to write a parity plot.
+        say: takes the reader's notices.
+        reading: units and stress, see `data.files.read`; what is None counts as not said.
+
+    Raises:
+        InputError: wrong file, units that are not known, or elements that the model does not know.
+    """
+    from gradpot.data.catalog import locate
+    from gradpot.data.files import read
+
+    potential = load(model)
+    path, known = locate(file)
+    frames = read(path, **known | {k: v for k, v in reading.items() if v is not None})
+    for notice in frames.notices:
+        say(notice)
+    potential.check_elements(np.unique(frames.numbers))
+    data = dataset(frames, potential.cutoff, dtype=potential.dtype)
+    predicted, labels = evaluate(potential, data, torch.arange(sizes(data).shape[0]))
+    if plot:
+        from gradpot.report import parity
+
+        parity(predicted, labels, sizes(data), plot)
+    return errors(predicted, labels, sizes(data))

@@ -1,0 +1,256 @@
+"""A run from a configuration to a folder with a model, its errors and its plots."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from gradpot import __version__
+from gradpot.checkpoint import load, write_bytes, write_json
+from gradpot.data.catalog import locate
+from gradpot.data.dataset import Dataset, dataset
+from gradpot.data.files import StressLabel, read, require
+from gradpot.data.frames import Frames
+from gradpot.data.references import Rescaling, given, isolated, least_squares, rescaling
+from gradpot.data.split import Split, split
+from gradpot.errors import InputError
+from gradpot.evaluate import evaluate, sizes, test_errors
+from gradpot.models import build
+from gradpot.train.config import Config, Data, read_json
+from gradpot.train.loop import Task, Watch, batches_per_epoch, fit
+from gradpot.train.loss import Weights, penalty, weighted
+from gradpot.train.state import State
+from gradpot.train.step import gradient_step
+
+Say = Callable[[str], None]
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+# a run that says neither epochs nor minutes
+DEFAULT_EPOCHS = 200
+STEPS_BETWEEN_VALIDATIONS = 200
+
+
+def train(
+    settings: Config,
+    out: str | Path,
+    resume: bool = False,
+    say: Say = print,
+    watch: Watch = lambda state, done, row: None,
+) -> dict:
+    """Train a potential and leave everything about it in the folder `out`.
+
+    Args:
+        settings: see `train.config`.
+        resume: go on with the run in `out`, which has the same settings (only `train.epochs`
+            and `train.max_minutes` may differ); begin one if there is none.
+        say: takes notices, a line each.
+        watch: see `loop.fit`.
+
+    Returns:
+        What `results.json` holds; with a key "stopped" if a signal ended the run early.
+
+    Raises:
+        InputError: settings or data are wrong; nothing was changed.
+        RunError: the loss is not finite.
+    """
+    out = Path(out)
+    begun = (out / "config.json").exists()
+    if begun and not resume:
+        raise InputError(f"{out} already holds a run; choose another --out, or --resume it")
+    if settings.train.threads:
+        torch.set_num_threads(settings.train.threads)
+    frames = _frames(settings, say)
+    task, state = prepare(settings, frames, out)
+    say(str(task.rescaling))
+    if begun:
+        _continue(task, state, _fingerprint(frames), say)
+    else:
+        _begin(task, _fingerprint(frames))
+    stopped = fit(task, state, _step(task, state), watch)
+    if stopped:
+        return {"stopped": stopped, "step": state.step, "out": str(out)}
+    return finish(task, state, frames)
+
+
+def prepare(settings: Config, frames: Frames, out: Path) -> tuple[Task, State]:
+    """Split, references, graphs, network: all that follows from settings and data."""
+    parts = split(
+        frames.n_atoms.shape[0],
+        settings.data.split,
+        settings.data.n_train,
+        settings.data.n_valid,
+        settings.data.n_test,
+        settings.seed,
+    )
+    scale = _rescaling(settings, frames, parts)
+    torch.manual_seed(settings.seed)
+    arguments = settings.model.model_dump()
+    dtype = DTYPES[settings.train.dtype]
+    model = build(**arguments).to(dtype)
+    settings = settings.model_copy(deep=True)
+    settings.model = type(settings.model)(**model.spec)  # type: ignore[arg-type]
+    if not (settings.train.epochs or settings.train.max_minutes):
+        settings.train.epochs = DEFAULT_EPOCHS
+    data = dataset(frames, model.cutoff, scale.references, dtype)  # type: ignore[arg-type]
+    task = Task(settings, data, parts, scale, out)
+    if settings.train.valid_every is None:
+        settings.train.valid_every = -(-STEPS_BETWEEN_VALIDATIONS // batches_per_epoch(task))
+    return task, State(model, settings.train)
+
+
+def read_data(data: Data) -> Frames:
+    """Read the file or the named set of a configuration, in eV and Å."""
+    path, units = locate(data.file)
+    given_units = {key: getattr(data, key) for key in ("energy_unit", "length_unit", "force_unit")}
+    for key, value in given_units.items():
+        if value is not None:
+            units[key] = value
+    return read(path, **units, stress=stress_label(data))
+
+
+def stress_label(data: Data) -> StressLabel | None:
+    """The stress label that the configuration describes, whole or in part."""
+    parts = [data.stress_key, data.stress_unit, data.stress_order, data.stress_sign]
+    return StressLabel(*parts) if any(parts) else None  # type: ignore[arg-type]
+
+
+def finish(task: Task, state: State, frames: Frames) -> dict:
+    """Measure the best model on the test frames; write results and plots."""
+    from gradpot.report import learning_curve, parity
+
+    best = load(task.out / "model.safetensors")
+    test, valid = (torch.from_numpy(part) for part in (task.parts.test, task.parts.valid))
+    whole = dataset(frames, best.cutoff, dtype=best.dtype)
+    results = {
+        "test": test_errors(best, whole, test),
+        "valid": test_errors(best, whole, valid),
+        "n_parameters": sum(p.numel() for p in best.parameters()),
+        "n_train": task.parts.train.shape[0],
+        "epochs": state.epoch,
+        "steps": state.step,
+        "train_cpu_s": round(state.cpu_s, 2),
+        "train_wall_s": round(state.wall_s, 2),
+        "seed": task.config.seed,
+        "model": task.config.model.model_dump(),
+        "threads": torch.get_num_threads(),
+        "gradpot": __version__,
+        "torch": torch.__version__,
+        "out": str(task.out),
+    }
+    write_json(task.out / "results.json", results)
+    learning_curve(metrics(task.out), task.out / "learning_curve.png")
+    shown = test if test.shape[0] else valid
+    shown = shown[:1000]
+    parity(*evaluate(best, whole, shown), sizes(whole)[shown], task.out / "parity.png")
+    return results
+
+
+def metrics(out: Path) -> list[dict]:
+    """Rows of `metrics.jsonl`, one for each validation."""
+    path = out / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _frames(settings: Config, say: Say) -> Frames:
+    frames = read_data(settings.data)
+    for notice in frames.notices:
+        say(notice)
+    wanted = settings.loss
+    frames = require(frames, wanted.energy > 0, wanted.forces > 0, wanted.stress > 0)
+    return frames
+
+
+def _rescaling(settings: Config, frames: Frames, parts: Split) -> Rescaling:
+    training = frames.take(parts.train)
+    elements = np.unique(frames.numbers)
+    mode, source = settings.rescale.mode, settings.rescale.references
+    if source == "auto":
+        source = "none" if mode in ("none", "constant") else "least-squares"
+    if isinstance(source, dict):
+        references = given(source, elements)
+    elif source == "none":
+        references = dict.fromkeys(elements.tolist(), 0.0)
+    elif source == "least-squares":
+        references = least_squares(training)
+    elif source == "isolated":
+        references = isolated(frames, elements)
+    else:
+        references = isolated(read_data(settings.data.model_copy(update={"file": source})), elements)
+    missing = set(elements.tolist()) - references.keys()
+    if missing:
+        raise InputError(
+            f"elements with numbers {sorted(missing)} are in the file but in none of the training "
+            "frames; train on more frames or choose another split"
+        )
+    return rescaling(training, mode, references, settings.rescale.constant)
+
+
+def _step(task: Task, state: State):
+    loss = task.config.loss
+    weights = Weights(loss.energy, loss.forces, loss.stress)
+    cost = partial(
+        weighted,
+        weights=weights,
+        scale=task.rescaling.scale,
+        length=task.rescaling.length,
+        penalty=penalty(loss.penalty, loss.huber_delta),
+    )
+    return gradient_step(state.model, lambda raw, batch: cost(raw, batch), loss.stress > 0)
+
+
+def _begin(task: Task, fingerprint: str) -> None:
+    task.out.mkdir(parents=True, exist_ok=True)
+    names = ("train", "valid", "test")
+    split = {name: getattr(task.parts, name).tolist() for name in names}
+    write_json(task.out / "split.json", {"data": fingerprint, **split})
+    scale = task.rescaling._asdict()
+    write_json(task.out / "rescaling.json", scale)
+    write_json(task.out / "config.json", task.config.model_dump())
+
+
+def _continue(task: Task, state: State, fingerprint: str, say: Say) -> None:
+    """Restore the state, after checking that settings and data are those it was saved with."""
+    before = read_json(task.out / "config.json")
+    _same_settings(before, task.config, task.out)
+    if json.loads((task.out / "split.json").read_text())["data"] != fingerprint:
+        raise InputError(
+            f"the frames of {task.config.data.file} are not those that {task.out} was begun with"
+        )
+    path = task.out / "state.safetensors"
+    if path.exists():
+        state.restore(path)
+    say(f"going on with {task.out} at step {state.step}")
+    rows = [row for row in metrics(task.out) if row["step"] <= state.step]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    write_bytes(task.out / "metrics.jsonl", lines.encode())
+    write_json(task.out / "config.json", task.config.model_dump())
+
+
+def _same_settings(before: Config, now: Config, out: Path) -> None:
+    old, new = (_flat(c.model_dump()) for c in (before, now))
+    free = ("train.epochs", "train.max_minutes", "train.save_every_s", "train.threads")
+    for key in sorted(old.keys() | new.keys()):
+        if key not in free and old.get(key) != new.get(key):
+            raise InputError(
+                f"--resume: {out} was begun with {key}={old.get(key)}, not {new.get(key)}; only "
+                f"{', '.join(free)} may change"
+            )
+
+
+def _flat(tables: dict, prefix: str = "") -> dict:
+    flat = {}
+    for key, value in tables.items():
+        inner = _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        flat |= inner
+    return flat
+
+
+def _fingerprint(frames: Frames) -> str:
+    """Of everything a run depends on; two files with the same numbers are the same data."""
+    digest = hashlib.sha256()
+    for array in (frames.n_atoms, frames.numbers, frames.positions, frames.energy, frames.forces):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
