@@ -1,0 +1,93 @@
+"""Read labeled structures from a file, in eV and Å whatever the file is written in.
+
+Units are known or asked for, never guessed: the file says them, or the user does; if both do and
+differ, that is an error. Labels that are not in the file are NaN.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from gradpot.data import ase_files, npz
+from gradpot.data.declared import Declared
+from gradpot.data.frames import Frames
+from gradpot.data.stress import StressLabel, check, stress_label
+from gradpot.errors import InputError
+
+__all__ = ["StressLabel", "read", "require", "stress_label"]
+
+
+def read(
+    path: str | Path,
+    energy_unit: str | None = None,
+    length_unit: str | None = None,
+    force_unit: str | None = None,
+    stress: StressLabel | None = None,
+) -> Frames:
+    """Read npz (sGDML/MD17, rMD17, PhysNet), extxyz, ASE databases and whatever else ASE reads.
+
+    Args:
+        path: the file; what it is follows from its name and content.
+        energy_unit: of the file ("kcal/mol", "hartree", ...); needed where the file does not say.
+        length_unit: of the file ("Ang", "bohr", "nm").
+        force_unit: of the file; energy unit over length unit unless given.
+        stress: how stress is written. Only trajectories and outputs that ASE itself converts
+            have a stress without it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: units are not known, the file is damaged, or its arrays do not fit together.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no such file: {path}")
+    if not path.is_file():
+        raise InputError(f"{path} is a folder; expected a file of structures")
+    if stress is not None:
+        check(stress)
+    user = Declared(energy_unit, length_unit, force_unit)
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        return npz.read(path, user, stress)
+    if suffix == ".db":
+        return ase_files.read_database(path, user, stress)
+    return ase_files.read(path, user, stress)
+
+
+def require(
+    frames: Frames, energy: bool = True, forces: bool = True, stress: bool = False
+) -> tuple[str, ...]:
+    """Check that the labels asked for exist; say how many frames lack some.
+
+    Raises:
+        InputError: no frame has a label that is asked for.
+    """
+    asked = {"energy": energy, "forces": forces, "stress": stress}
+    lacking = {name: count for name, count in n_missing(frames).items() if asked[name]}
+    n_frames = frames.n_atoms.shape[0]
+    absent = [name for name, count in lacking.items() if count == n_frames]
+    if absent:
+        hints = " ".join(f"({notice})" for notice in frames.notices if _is_about(notice, absent))
+        raise InputError(
+            f"no frame has a label for {', '.join(absent)}; leave it out of the loss (weight 0), or "
+            f"use a file that has it {hints}".strip()
+        )
+    return tuple(
+        f"{name} is missing in {count} of {n_frames} frames; the loss leaves it out there"
+        for name, count in lacking.items()
+        if count
+    )
+
+
+def n_missing(frames: Frames) -> dict[str, int]:
+    """In how many frames each label is missing, wholly or in part."""
+    part = np.add.reduceat(np.isnan(frames.forces).any(1).astype(int), frames.first[:-1])
+    return {
+        "energy": int(np.isnan(frames.energy).sum()),
+        "forces": int((part > 0).sum()),
+        "stress": int(np.isnan(frames.stress).any((1, 2)).sum()),
+    }
+
+
+def _is_about(notice: str, labels: list[str]) -> bool:
+    return any(notice.startswith((f"no {label}", f"no {label[:-1]}ies", label)) for label in labels)

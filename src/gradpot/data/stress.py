@@ -1,0 +1,128 @@
+"""Stress labels: four things must be known before numbers in a file are a stress.
+
+The key, the unit, the order of the components and the sign. Nothing is guessed: programs differ
+in all four, and a wrong sign trains a model that expands where it should shrink.
+
+Virials are stresses times the volume. GAP, ACE and MACE files hold the virial −V·stress in eV,
+that is `unit="eV", sign="compression"`.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from gradpot.errors import InputError, unknown
+from gradpot.units import energy_factor, stress_factor
+
+ORDER = {
+    # where each of the nine components xx xy xz yx yy yz zx zy zz is among those in the file
+    "voigt": [0, 5, 4, 5, 1, 3, 4, 3, 2],
+    "vasp": [0, 3, 5, 3, 1, 4, 5, 4, 2],
+    "matrix": list(range(9)),
+}
+SIGN = {"tension": 1.0, "compression": -1.0}
+
+
+class StressLabel(NamedTuple):
+    """How a file writes stress."""
+
+    key: str
+    """name of the array or field"""
+    unit: str
+    """a pressure, an energy per volume, or an energy: then it is a virial, divided by the volume"""
+    order: str
+    """voigt (xx yy zz yz xz xy), vasp (xx yy zz xy yz zx) or matrix (3 × 3, or nine numbers)"""
+    sign: str
+    """tension: positive when stretched, as in ASE; compression: the opposite, as VASP prints it"""
+
+
+def stress_label(
+    key: str | None, unit: str | None, order: str | None, sign: str | None
+) -> StressLabel | None:
+    """A label from options: None where none is given.
+
+    Raises:
+        InputError: only some are given, or one is not known.
+    """
+    given = {"key": key, "unit": unit, "order": order, "sign": sign}
+    missing = [f"--stress-{name}" for name, value in given.items() if value is None]
+    if len(missing) == len(given):
+        return None
+    if missing:
+        raise InputError(
+            "a stress label needs its key, unit, order (voigt, vasp, matrix) and sign "
+            f"(tension, compression); missing: {', '.join(missing)}"
+        )
+    label = StressLabel(**given)  # type: ignore[arg-type]
+    check(label)
+    return label
+
+
+def check(label: StressLabel) -> None:
+    """Raise an InputError unless every part of the label is known."""
+    if label.order not in ORDER:
+        raise unknown("stress order", label.order, ORDER)
+    if label.sign not in SIGN:
+        raise unknown("stress sign", label.sign, SIGN)
+    _factor(label.unit)
+
+
+def to_stress(
+    path: object,
+    values: np.ndarray,
+    label: StressLabel,
+    volume: Float[np.ndarray, "n_frames"],
+) -> Float[np.ndarray, "n_frames 3 3"]:
+    """Numbers of a file as symmetric stresses in eV/Å³, positive under tension.
+
+    Args:
+        values: [n_frames, 6], [n_frames, 9] or [n_frames, 3, 3], as the label says.
+        volume: of each cell in Å³; NaN where there is none, and then the stress is NaN.
+    """
+    check(label)
+    flat = values.reshape(values.shape[0], -1).astype(np.float64)
+    expected = 9 if label.order == "matrix" else 6
+    if flat.shape != (volume.shape[0], expected):
+        raise InputError(
+            f"{path}: stress {label.key!r} has shape {values.shape}, but {volume.shape[0]} frames in "
+            f"order {label.order!r} have [{volume.shape[0]}, {expected}]; see --stress-order"
+        )
+    tensor = flat[:, ORDER[label.order]].reshape(-1, 3, 3)
+    factor, is_virial = _factor(label.unit)
+    scale = SIGN[label.sign] * factor / (volume if is_virial else np.where(volume > 0, 1.0, np.nan))
+    return 0.5 * (tensor + tensor.transpose(0, 2, 1)) * scale[:, None, None]
+
+
+def volumes(
+    cell: Float[np.ndarray, "n_frames 3 3"],
+) -> Float[np.ndarray, "n_frames"]:
+    """Cell volumes in Å³; NaN where not all three axes are periodic."""
+    volume = np.abs(np.linalg.det(cell))
+    return np.where(volume > 1e-6, volume, np.nan)
+
+
+def left_out(path: object, keys: list[str]) -> tuple[str, ...]:
+    """One notice for fields that look like stress and that nobody asked for."""
+    if not keys:
+        return ()
+    return (
+        f"stress is there and was left: to use it add --stress-key {keys[0]} with --stress-unit, "
+        f"--stress-order and --stress-sign (fields that look like it: {', '.join(keys)})",
+    )
+
+
+def looks_like_stress(key: str) -> bool:
+    """Whether a field's name says stress or virial."""
+    return "stress" in key.lower() or "virial" in key.lower()
+
+
+def _factor(unit: str) -> tuple[float, bool]:
+    """Factor to eV/Å³ or eV, and whether the label is a virial."""
+    try:
+        return stress_factor(unit), False
+    except InputError as error:
+        try:
+            return energy_factor(unit), True
+        except InputError:
+            raise InputError(f"{error}; or an energy unit for a virial") from None
