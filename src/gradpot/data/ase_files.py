@@ -48,15 +48,16 @@ def read(path: Path, user: Declared, stress: StressLabel | None) -> Frames:
     from ase.io.formats import filetype
 
     def keep_stress(line: str) -> dict:
-        # ASE would reorder nine numbers under the key "stress" to six, and take the sign for its own
+        # ASE would make six numbers of nine under the key "stress", and take the sign for its own
         fields = key_val_str_to_dict(line)
         return {"_stress" if key == "stress" else key: value for key, value in fields.items()}
 
-    kind = None
+    kind, options = None, {}
     try:
         kind = filetype(str(path))
-        options = {"properties_parser": keep_stress} if kind == "extxyz" else {}
-        structures = ase_read(path, index=":", format=kind, **options)
+        if kind == "extxyz":
+            options["properties_parser"] = keep_stress
+        structures = ase_read(path, ":", kind, do_not_split_by_at_sign=True, **options)
     except Exception as error:
         what = f"as {kind}" if kind else "because it does not know the format"
         reason = f"{type(error).__name__}: {error}"
@@ -205,17 +206,13 @@ def _stress(
     if label is None and converted and "stress" in keys:
         label = ASE_STRESS
     if label is None:
-        return none, left_out(path, [key for key in keys if looks_like_stress(key)])
+        return none, left_out([key for key in keys if looks_like_stress(key)])
     if label.key not in keys:
-        raise InputError(
-            f"{path} has no stress {label.key!r}; it has {', '.join(keys) or 'nothing'}"
-        )
+        raise InputError(f"{path} has no stress {label.key!r}; it has {', '.join(keys)}")
     has = np.array([label.key in frame for frame in fields])
     values = [np.asarray(frame[label.key]).reshape(-1) for frame in fields if label.key in frame]
     if len({value.shape for value in values}) > 1:
-        raise InputError(
-            f"{path}: stress {label.key!r} has 6 numbers in some frames and 9 in others"
-        )
+        raise InputError(f"{path}: stress {label.key!r} has not one shape in all frames")
     if label is ASE_STRESS and values[0].size == 9:
         label = label._replace(order="matrix")
     none[has] = to_stress(path, np.array(values, dtype=np.float64), label, volumes(cell)[has])
@@ -232,6 +229,6 @@ def _free(fields: Sequence[dict], energy: Sequence[np.ndarray]) -> tuple[str, ..
     if not gap or max(gap) < 1e-6:
         return ()
     return (
-        f"free_energy differs from energy by up to {max(gap):.3g}; energy is taken, but the forces of "
-        "many programs belong to the free energy",
+        f"free_energy differs from energy by up to {max(gap):.3g}; energy is taken, but the forces "
+        "of many programs belong to the free energy",
     )

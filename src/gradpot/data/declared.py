@@ -1,4 +1,4 @@
-"""Which units a file is in: what it says, what the user says, and what happens where they differ."""
+"""Which units a file is in: what it says, what the user says, and what if they differ."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -76,10 +76,7 @@ def _ask(path: object, missing: list[str]) -> str:
 
 
 def _source(file: Declared, user: Declared) -> str:
-    said = [f"{kind} by the file" for kind, unit in zip(Declared._fields, file) if unit]
-    told = [
-        f"{kind} by option"
-        for kind, one, other in zip(Declared._fields, file, user)
-        if other and not one
-    ]
-    return ", ".join(said + told) or "nothing needed a unit"
+    said = [kind for kind, unit in zip(Declared._fields, file) if unit]
+    told = [kind for kind, unit in zip(Declared._fields, user) if unit and kind not in said]
+    parts = ((said, "from the file"), (told, "as told"))
+    return ", ".join(f"{' and '.join(kinds)} {whence}" for kinds, whence in parts if kinds)

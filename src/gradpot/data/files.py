@@ -69,8 +69,8 @@ def require(
     if absent:
         hints = " ".join(f"({notice})" for notice in frames.notices if _is_about(notice, absent))
         raise InputError(
-            f"no frame has a label for {', '.join(absent)}; leave it out of the loss (weight 0), or "
-            f"use a file that has it {hints}".strip()
+            f"no frame has a label for {', '.join(absent)}; leave it out of the loss (weight 0), "
+            f"or use a file that has it {hints}".strip()
         )
     return tuple(
         f"{name} is missing in {count} of {n_frames} frames; the loss leaves it out there"

@@ -150,7 +150,7 @@ def _numbers(
     bad = raw[(raw != np.floor(raw)) | (raw < 0) | (raw > 118)]
     if bad.size:
         raise InputError(
-            f"{path}: {form.numbers} holds {bad[0]}, which is not an atomic number (1 to 118; 0 pads)"
+            f"{path}: {form.numbers} holds {bad[0]}; expected atomic numbers, 1 to 118 (0 pads)"
         )
     numbers = np.broadcast_to(raw.astype(np.int64), shape)
     mask = numbers > 0
@@ -171,8 +171,8 @@ def _counts(path: Path, arrays: Arrays, form: Form, mask: np.ndarray) -> None:
     if wrong.size:
         i = wrong[0]
         raise InputError(
-            f"{path}: frame {i} has {form.count} = {told[i]} but {found[i]} atomic numbers that are "
-            f"not zero in {form.numbers}"
+            f"{path}: frame {i} has {form.count} = {told[i]} but {found[i]} atoms in {form.numbers}; "
+            "pad with zeros"
         )
 
 
@@ -258,7 +258,7 @@ def _stress(
 ) -> tuple[Float[np.ndarray, "n_frames 3 3"], tuple[str, ...]]:
     if label is None:
         present = sorted(key for key in arrays.keys if looks_like_stress(key))
-        return np.full(cell.shape, np.nan), left_out(path, present)
+        return np.full(cell.shape, np.nan), left_out(present)
     if label.key not in arrays.keys:
         raise InputError(f"{path} has no stress {label.key!r}; it has {sorted(arrays.keys)}")
     values = arrays.numeric(label.key)

@@ -77,7 +77,9 @@ def to_stress(
     """Numbers of a file as symmetric stresses in eV/Å³, positive under tension.
 
     Args:
+        path: of the file, for messages.
         values: [n_frames, 6], [n_frames, 9] or [n_frames, 3, 3], as the label says.
+        label: how to read them.
         volume: of each cell in Å³; NaN where there is none, and then the stress is NaN.
     """
     check(label)
@@ -85,8 +87,8 @@ def to_stress(
     expected = 9 if label.order == "matrix" else 6
     if flat.shape != (volume.shape[0], expected):
         raise InputError(
-            f"{path}: stress {label.key!r} has shape {values.shape}, but {volume.shape[0]} frames in "
-            f"order {label.order!r} have [{volume.shape[0]}, {expected}]; see --stress-order"
+            f"{path}: stress {label.key!r} has shape {values.shape}; expected "
+            f"[{volume.shape[0]}, {expected}] for order {label.order!r} (see --stress-order)"
         )
     tensor = flat[:, ORDER[label.order]].reshape(-1, 3, 3)
     factor, is_virial = _factor(label.unit)
@@ -102,7 +104,7 @@ def volumes(
     return np.where(volume > 1e-6, volume, np.nan)
 
 
-def left_out(path: object, keys: list[str]) -> tuple[str, ...]:
+def left_out(keys: list[str]) -> tuple[str, ...]:
     """One notice for fields that look like stress and that nobody asked for."""
     if not keys:
         return ()
