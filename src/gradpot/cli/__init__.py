@@ -4,11 +4,14 @@ What a user gets wrong is an `InputError`: one line on standard error, exit code
 """
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gradpot.errors import InputError
+from gradpot.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from gradpot.data.stress import StressLabel
 
 app = typer.Typer(
     name="gradpot",
@@ -28,7 +31,34 @@ LengthUnit = Annotated[str | None, typer.Option("--length-unit", help="of the fi
 ForceUnit = Annotated[
     str | None, typer.Option("--force-unit", help="default: energy unit over length unit")
 ]
+StressKey = Annotated[
+    str | None, typer.Option("--stress-key", help="array or field of the file with the stress")
+]
+StressUnit = Annotated[
+    str | None, typer.Option("--stress-unit", help="kbar, GPa, eV/Ang^3; eV for a virial")
+]
+StressOrder = Annotated[
+    str | None,
+    typer.Option(
+        "--stress-order", help="voigt: xx yy zz yz xz xy; vasp: xx yy zz xy yz zx; matrix: 3 × 3"
+    ),
+]
+StressSign = Annotated[
+    str | None,
+    typer.Option(
+        "--stress-sign", help="tension: positive when stretched (ASE); compression: opposite (VASP)"
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="standard output holds JSON and nothing else")]
+
+
+def stress_label(
+    key: str | None, unit: str | None, order: str | None, sign: str | None
+) -> "StressLabel | None":
+    """The four stress options as one: None where none is given, an InputError where some are."""
+    from gradpot.data import stress
+
+    return stress.stress_label(key, unit, order, sign)
 
 
 def say(line: str) -> None:
@@ -44,9 +74,9 @@ def main() -> None:
         code = app(standalone_mode=False)
     except (InputError, OSError) as error:
         _stop(str(error), 2)
-    except typer.Abort:
-        _stop("interrupted", 130)
-    except KeyboardInterrupt:
+    except RunError as error:
+        _stop(str(error), 1)
+    except (typer.Abort, KeyboardInterrupt):
         _stop("interrupted", 130)
     except Exception as error:
         if not hasattr(error, "format_message"):

@@ -171,8 +171,8 @@ def _counts(path: Path, arrays: Arrays, form: Form, mask: np.ndarray) -> None:
     if wrong.size:
         i = wrong[0]
         raise InputError(
-            f"{path}: frame {i} has {form.count} = {told[i]} but {found[i]} atoms in {form.numbers}; "
-            "pad with zeros"
+            f"{path}: frame {i} has {form.count} = {told[i]} but {found[i]} atoms in "
+            f"{form.numbers}; pad with zeros"
         )
 
 
