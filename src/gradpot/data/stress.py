@@ -45,22 +45,21 @@ def stress_label(
     Raises:
         InputError: only some are given, or one is not known.
     """
-    given = {"key": key, "unit": unit, "order": order, "sign": sign}
-    missing = [f"--stress-{name}" for name, value in given.items() if value is None]
-    if len(missing) == len(given):
+    label = StressLabel(key, unit, order, sign)  # type: ignore[arg-type]
+    if not any(part is not None for part in label):
         return None
-    if missing:
-        raise InputError(
-            "a stress label needs its key, unit, order (voigt, vasp, matrix) and sign "
-            f"(tension, compression); missing: {', '.join(missing)}"
-        )
-    label = StressLabel(**given)  # type: ignore[arg-type]
     check(label)
     return label
 
 
 def check(label: StressLabel) -> None:
-    """Raise an InputError unless every part of the label is known."""
+    """Raise an InputError unless every part of the label is there and known."""
+    missing = [f"--stress-{name}" for name, part in label._asdict().items() if part is None]
+    if missing:
+        raise InputError(
+            "a stress label needs its key, unit, order (voigt, vasp, matrix) and sign "
+            f"(tension, compression); missing: {', '.join(missing)}"
+        )
     if label.order not in ORDER:
         raise unknown("stress order", label.order, ORDER)
     if label.sign not in SIGN:
