@@ -4,7 +4,7 @@ A model maps edge vectors to atom energies. Its one gradient with respect to the
 holds everything: the force on an atom is a sum over its edges, the virial an outer product.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Float, Int
@@ -18,7 +18,7 @@ MAX_Z = 118
 
 
 def predict(
-    model: nn.Module, graph: Graph, create_graph: bool = False, stress: bool = True
+    model: Callable[[Graph], Tensor], graph: Graph, create_graph: bool = False, stress: bool = True
 ) -> Properties:
     """Energy of each structure, forces and stress, in the model's own unit of energy and Å.
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gradpot.checkpoint import save
+from gradpot.compile import Gradients
 from gradpot.data.dataset import Dataset, batch
 from gradpot.data.references import Rescaling
 from gradpot.data.split import Split
@@ -24,7 +25,7 @@ from gradpot.potential import Potential
 from gradpot.train.config import Config, Train
 from gradpot.train.schedule import judge, learning_rate, progress
 from gradpot.train.state import State
-from gradpot.train.step import GradientStep, update
+from gradpot.train.step import update
 
 Watch = Callable[[State, float, dict | None], None]
 
@@ -41,7 +42,7 @@ class Task(NamedTuple):
     """run folder: `model.safetensors`, `state.safetensors` and `metrics.jsonl` go there"""
 
 
-def fit(task: Task, state: State, step: GradientStep, watch: Watch) -> int | None:
+def fit(task: Task, state: State, step: Gradients, watch: Watch) -> int | None:
     """Train until the epochs, the minutes or the patience are used up.
 
     Args:
@@ -61,9 +62,9 @@ def fit(task: Task, state: State, step: GradientStep, watch: Watch) -> int | Non
     with signals() as stop, clock(state) as tick:
         while done < 1 and not stop.signal and not _patience_is_over(state, train):
             index = next(order)
-            loss, gradients = step(batch(task.data, index))
+            loss, *slopes = step(state.parameters, batch(task.data, index))
             value = _finite(loss.item(), task, state, index)
-            update(state, gradients, learning_rate(state, train, done), train)
+            update(state, slopes, learning_rate(state, train, done), train)
             state.count(value, n_batches)
             tick()
             done = progress(state, train, n_batches)

@@ -11,6 +11,7 @@ import torch
 
 from gradpot import __version__
 from gradpot.checkpoint import load, write_bytes, write_json
+from gradpot.compile import Gradients, compiled, example_batch, has_compiler
 from gradpot.data.catalog import locate
 from gradpot.data.dataset import Dataset, dataset
 from gradpot.data.files import StressLabel, read, require
@@ -20,17 +21,19 @@ from gradpot.data.split import Split, split
 from gradpot.errors import InputError
 from gradpot.evaluate import evaluate, sizes, test_errors
 from gradpot.models import build
-from gradpot.train.config import Config, Data, read_json
+from gradpot.train.config import Config, Data, Train, read_json
 from gradpot.train.loop import Task, Watch, batches_per_epoch, fit
 from gradpot.train.loss import Weights, penalty, weighted
 from gradpot.train.state import State
-from gradpot.train.step import gradient_step
+from gradpot.train.step import gradients
 
 Say = Callable[[str], None]
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 # a run that says neither epochs nor minutes
 DEFAULT_EPOCHS = 200
 STEPS_BETWEEN_VALIDATIONS = 200
+# compiling takes one to two minutes, and then saves more than half of every step
+COMPILE_FROM_MINUTES, COMPILE_FROM_STEPS = 5.0, 15_000
 
 
 def train(
@@ -69,7 +72,7 @@ def train(
         _continue(task, state, _fingerprint(frames), say)
     else:
         _begin(task, _fingerprint(frames))
-    stopped = fit(task, state, _step(task, state), watch)
+    stopped = fit(task, state, _step(task, state, say), watch)
     if stopped:
         return {"stopped": stopped, "step": state.step, "out": str(out)}
     return finish(task, state, frames)
@@ -96,8 +99,10 @@ def prepare(settings: Config, frames: Frames, out: Path) -> tuple[Task, State]:
         settings.train.epochs = DEFAULT_EPOCHS
     data = dataset(frames, model.cutoff, scale.references, dtype)  # type: ignore[arg-type]
     task = Task(settings, data, parts, scale, out)
+    n_batches = batches_per_epoch(task)
     if settings.train.valid_every is None:
-        settings.train.valid_every = -(-STEPS_BETWEEN_VALIDATIONS // batches_per_epoch(task))
+        settings.train.valid_every = -(-STEPS_BETWEEN_VALIDATIONS // n_batches)
+    settings.train.compile = _compile(settings.train, n_batches)
     return task, State(model, settings.train)
 
 
@@ -156,10 +161,10 @@ def metrics(out: Path) -> list[dict]:
 
 def _frames(settings: Config, say: Say) -> Frames:
     frames = read_data(settings.data)
-    for notice in frames.notices:
-        say(notice)
     wanted = settings.loss
-    frames = require(frames, wanted.energy > 0, wanted.forces > 0, wanted.stress > 0)
+    missing = require(frames, wanted.energy > 0, wanted.forces > 0, wanted.stress > 0)
+    for notice in (*frames.notices, *missing):
+        say(notice)
     return frames
 
 
@@ -188,17 +193,33 @@ def _rescaling(settings: Config, frames: Frames, parts: Split) -> Rescaling:
     return rescaling(training, mode, references, settings.rescale.constant)
 
 
-def _step(task: Task, state: State):
+def _step(task: Task, state: State, say: Say) -> Gradients:
+    """The gradient step that the configuration asks for, compiled or not."""
     loss = task.config.loss
-    weights = Weights(loss.energy, loss.forces, loss.stress)
     cost = partial(
         weighted,
-        weights=weights,
+        weights=Weights(loss.energy, loss.forces, loss.stress),
         scale=task.rescaling.scale,
         length=task.rescaling.length,
         penalty=penalty(loss.penalty, loss.huber_delta),
     )
-    return gradient_step(state.model, lambda raw, batch: cost(raw, batch), loss.stress > 0)
+    step = gradients(state.model, cost, loss.stress > 0)
+    if not task.config.train.compile:
+        return step
+    if not has_compiler():
+        say("no C++ compiler found (g++, or CXX): training goes on without compiling its step")
+        return step
+    say("compiling the training step: a minute or two the first time")
+    return compiled(step, state.parameters, example_batch(task.data, state.parameters))
+
+
+def _compile(train: Train, n_batches: int) -> bool:
+    """Whether "auto" compiles: when the run is long enough to win back the time."""
+    if isinstance(train.compile, bool):
+        return train.compile
+    if train.max_minutes:
+        return train.max_minutes >= COMPILE_FROM_MINUTES
+    return (train.epochs or 0) * n_batches >= COMPILE_FROM_STEPS
 
 
 def _begin(task: Task, fingerprint: str) -> None:
