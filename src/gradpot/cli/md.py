@@ -1,1 +1,206 @@
-"""Placeholder until written."""
+"""`gradpot md`: molecular dynamics with a trained potential."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gradpot.cli import Json, LengthUnit, app, say
+from gradpot.errors import InputError, RunError, unknown
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from gradpot.md import Settings
+
+# a terminal redraws; a log file gets a line now and then
+REDRAW_S, LINE_S = 0.25, 15.0
+
+
+@app.command("md")
+def md_command(
+    model: Annotated[Path, typer.Argument(help="model.safetensors of a run")],
+    structure: Annotated[
+        str, typer.Argument(help="file (any that ASE reads, or npz), or a molecule: CH3CH2OH")
+    ],
+    temperature_K: Annotated[
+        float, typer.Option("--temperature-K", help="of the start, and of the thermostat")
+    ] = 300.0,
+    time_ps: Annotated[float, typer.Option("--time-ps")] = 1.0,
+    timestep_fs: Annotated[float, typer.Option("--timestep-fs")] = 0.5,
+    ensemble: Annotated[str, typer.Option(help="nve, langevin or npt")] = "nve",
+    pressure_GPa: Annotated[float, typer.Option("--pressure-GPa", help="for npt")] = 0.0,
+    friction_per_ps: Annotated[float, typer.Option(help="for langevin")] = 10.0,
+    seed: Annotated[int, typer.Option(help="of velocities and thermostat")] = 0,
+    out: Annotated[Path | None, typer.Option(help="folder; default: md-1, md-2 ...")] = None,
+    index: Annotated[str, typer.Option(help="which frame of the file; default the last")] = "-1",
+    length_unit: LengthUnit = None,
+    keep_velocities: Annotated[
+        bool, typer.Option("--keep-velocities", help="begin with the momenta of the file")
+    ] = False,
+    save_every_fs: Annotated[float, typer.Option(help="between frames of the trajectory")] = 10.0,
+    log_every_fs: Annotated[float, typer.Option(help="between rows of the log")] = 5.0,
+    max_temperature_K: Annotated[
+        float | None,
+        typer.Option("--max-temperature-K", help="stop above; default max(10 T, T + 3000)"),
+    ] = None,
+    max_stretch: Annotated[
+        float, typer.Option(help="stop when a bond is so many times its first length; inf: never")
+    ] = 2.0,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32 or float64; default: as trained")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda ...")] = "cpu",
+    as_json: Json = False,
+) -> int:
+    """Run molecular dynamics; write a trajectory, a log, a summary and a plot.
+
+    The dynamics stop when they blow up, and what was written stays.
+    """
+    from gradpot import md
+
+    settings = md.Settings(
+        temperature_K=temperature_K,
+        time_ps=time_ps,
+        timestep_fs=timestep_fs,
+        ensemble=ensemble,
+        pressure_GPa=pressure_GPa,
+        friction_per_ps=friction_per_ps,
+        seed=seed,
+        log_every_fs=log_every_fs,
+        save_every_fs=save_every_fs,
+        keep_velocities=keep_velocities,
+        max_temperature_K=max_temperature_K,
+        max_stretch=max_stretch,
+    )
+    atoms = read_structure(structure, index, length_unit)
+    if keep_velocities and not atoms.has("momenta"):
+        raise InputError(f"--keep-velocities: {structure} has no momenta; leave the option out")
+    atoms.calc = _calculator(model, dtype, device)
+    folder = out or md.next_free()
+    with md.signals() as stop, MDProgress(settings) as progress:
+        summary = md.run(atoms, settings, folder, progress.watch, stop)
+        number = stop()
+    _plot(folder)
+    print(json.dumps(summary) if as_json else _in_words(summary))
+    if summary["blow_up"]:
+        raise RunError(
+            f"the dynamics blew up: {summary['blow_up']}. What was written is in {folder}"
+        )
+    return 128 + number if number else 0
+
+
+def read_structure(name: str, index: str, length_unit: str | None) -> "Atoms":
+    """One frame of a file or, where there is no such file, a molecule that ASE knows.
+
+    Raises:
+        InputError: neither, or the index names no frame or more than one.
+    """
+    if Path(name).exists():
+        from gradpot.label import read_structures
+
+        frames = read_structures(name, length_unit, index)
+        if len(frames) > 1:
+            raise InputError(f"--index {index} names {len(frames)} frames of {name}; give one")
+        return frames[0]
+    from ase.build import molecule
+
+    try:
+        return molecule(name)
+    except (KeyError, NotImplementedError):
+        raise InputError(
+            f"there is no file {name!r}, and ASE knows no molecule of that name; "
+            "give a structure file, or a name such as CH3CH2OH or H2O"
+        ) from None
+
+
+def _calculator(model: Path, dtype: str | None, device: str):
+    import torch
+
+    from gradpot.calculator import Calculator
+
+    types = {None: None, "float32": torch.float32, "float64": torch.float64}
+    if dtype not in types:
+        raise unknown("dtype", dtype, ["float32", "float64"])
+    try:
+        return Calculator(model, dtype=types[dtype], device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {device} cannot be used: {error}") from None
+
+
+def _plot(folder: Path) -> None:
+    from gradpot import md, report
+
+    report.dynamics(md.read_log(folder / md.LOG), folder / "md.png")
+
+
+def _in_words(summary: dict) -> str:
+    speed, temperature = summary["ns_per_day"], summary["mean_temperature_K"]
+    lines = [
+        f"{summary['formula']}, {summary['settings']['ensemble']}: "
+        f"{summary['time_fs'] / 1000:g} ps in {summary['n_steps']} steps, {speed:.3g} ns/day"
+    ]
+    if temperature is not None:
+        lines.append(f"mean temperature: {temperature:.0f} K")
+    if summary["drift_meV_atom_ps"] is not None:
+        lines.append(f"drift of the total energy: {summary['drift_meV_atom_ps']:.3g} meV/atom/ps")
+    if summary["interrupted"]:
+        lines.append("interrupted; what was written is kept")
+    lines.append(f"Everything is in {summary['folder']}: md.extxyz, md.csv, md.json, md.png")
+    return "\n".join(lines)
+
+
+class MDProgress:
+    """A bar on standard error, with temperature, energy and speed; lines where no terminal."""
+
+    def __init__(self, settings: "Settings") -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self.settings = settings
+        self.console = Console(stderr=True)
+        self.terminal = self.console.is_terminal
+        self.bar = Progress(
+            TextColumn("dynamics"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.description}"),
+            console=self.console,
+            auto_refresh=False,
+            disable=not self.terminal,
+        )
+        self.task = self.bar.add_task("", total=settings.n_steps)
+        self.began = self.drawn = time.monotonic()
+
+    def __enter__(self) -> "MDProgress":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.bar.stop()
+
+    def watch(self, step: int, row: dict[str, float]) -> None:
+        """Take note of a step; draw now and then."""
+        now, last = time.monotonic(), step == self.settings.n_steps
+        if now - self.drawn < (REDRAW_S if self.terminal else LINE_S) and not last:
+            return
+        self.drawn = now
+        line = self._line(step, row, now - self.began)
+        if self.terminal:
+            self.bar.update(self.task, completed=step, description=line, refresh=True)
+        else:
+            say(line)
+            sys.stderr.flush()
+
+    def _line(self, step: int, row: dict[str, float], seconds: float) -> str:
+        speed = row["time_fs"] * 1e-6 * 86400.0 / max(seconds, 1e-9)
+        left = seconds * (self.settings.n_steps - step) / max(step, 1)
+        minutes, rest = divmod(round(left), 60)
+        return (
+            f"{row['time_fs'] / 1000:.3f} of {self.settings.time_ps:g} ps  "
+            f"{row['temperature_K']:.0f} K  {row['total_eV']:.4f} eV  "
+            f"{speed:.3g} ns/day  {minutes}:{rest:02d} left"
+        )
