@@ -1,1 +1,118 @@
-"""Placeholder until written."""
+"""`gradpot data info`: what is in a file of structures, and what looks wrong with it."""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gradpot.cli import (
+    EnergyUnit,
+    ForceUnit,
+    Json,
+    LengthUnit,
+    StressKey,
+    StressOrder,
+    StressSign,
+    StressUnit,
+    data_app,
+    stress_label,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@data_app.command("info")
+def info(
+    file: Annotated[str, typer.Argument(help="labeled structures, or a name of `data list`")],
+    energy_unit: EnergyUnit = None,
+    length_unit: LengthUnit = None,
+    force_unit: ForceUnit = None,
+    stress_key: StressKey = None,
+    stress_unit: StressUnit = None,
+    stress_order: StressOrder = None,
+    stress_sign: StressSign = None,
+    as_json: Json = False,
+) -> None:
+    """Look into a file: sizes, ranges, units, duplicates, and do energies and forces agree."""
+    stress = stress_label(stress_key, stress_unit, stress_order, stress_sign)
+
+    from gradpot.data.catalog import locate
+    from gradpot.data.files import read
+    from gradpot.data.health import inspect
+
+    path, known = locate(file)
+    given = {"energy_unit": energy_unit, "length_unit": length_unit, "force_unit": force_unit}
+    told = {name: unit for name, unit in given.items() if unit is not None}
+    summary = {"file": str(path), **inspect(read(path, **{**known, **told}, stress=stress))}
+    if as_json:
+        print(json.dumps(summary, indent=1, allow_nan=False))
+    else:
+        _print(summary)
+
+
+def _print(summary: dict[str, Any]) -> None:
+    """A table for a person, then what the reader noticed, then what looks wrong."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    table = Table(title=summary["file"], show_header=False, title_justify="left")
+    for row in _rows(summary):
+        table.add_row(*row)
+    console.print(table, markup=False)
+    for notice in summary["notices"]:
+        console.print(f"- {notice}", markup=False)
+    _print_warnings(console, summary["warnings"])
+
+
+def _print_warnings(console: "Console", warnings: list[str]) -> None:
+    if not warnings:
+        console.print("nothing looks wrong", style="green")
+    for warning in warnings:
+        console.print(f"warning: {warning}", style="bold red", markup=False)
+
+
+def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Name and value of each line, in plain words."""
+    forces, net = summary["forces_eV_A"], summary["net_force_eV_A"]
+    agree = summary["consistency"]
+    rows = [
+        ("frames", f"{summary['frames']}, of {summary['compositions']} compositions"),
+        ("atoms per frame", _span(summary["n_atoms"], "d")),
+        ("elements", ", ".join(f"{e} {n}" for e, n in summary["elements"].items())),
+        ("periodic", f"{summary['periodic_frames']} frames"),
+        ("energy / eV", _span(summary["energy_eV"], ".4f")),
+        ("energy per atom / eV", _span(summary["energy_per_atom_eV"], ".4f")),
+        (
+            "forces / eV/Å",
+            f"rms {forces['rms']:.4g}, max {forces['max']:.4g}" if forces else "none",
+        ),
+        ("net force / eV/Å", f"up to {net['max']:.2g} (frame {net['frame']})" if net else "none"),
+        ("shortest distance / Å", _number(summary["shortest_distance_A"])),
+        ("cell volume / Å³", _span(summary["cell_volume_A3"], ".1f")),
+        ("duplicates", f"{summary['duplicates']} frames"),
+        ("without label", ", ".join(f"{k} {n}" for k, n in summary["missing"].items())),
+        ("energies and forces", f"{agree['verdict']}: {agree['text']}"),
+    ]
+    if "slope" in agree:
+        rows.append(
+            (
+                "  ΔE against −F·ΔR",
+                f"slope {agree['slope']:.3g}, correlation {agree['correlation']:.3g}, "
+                f"{agree['n_pairs']} pairs {agree['distance']:.2g} Å apart",
+            )
+        )
+    return rows
+
+
+def _span(values: dict[str, float] | None, form: str) -> str:
+    if values is None:
+        return "none"
+    low, high = format(values["min"], form), format(values["max"], form)
+    spread = f" (std {values['std']:.4g})" if "std" in values and low != high else ""
+    return (low if low == high else f"{low} to {high}") + spread
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"

@@ -130,8 +130,8 @@ def warnings(summary: dict[str, Any]) -> list[str]:
         )
     if summary["duplicates"]:
         found.append(
-            f"{summary['duplicates']} frames are copies of others; a random split would put some of "
-            "them in the training and in the test set"
+            f"{summary['duplicates']} frames are copies of others; a random split would put some "
+            "of them in the training and in the test set"
         )
     return found
 
