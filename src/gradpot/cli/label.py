@@ -1,1 +1,39 @@
-"""Placeholder until written."""
+"""`gradpot label`: compute energies and forces of structures with a reference method."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gradpot.cli import Json, LengthUnit, app, say
+
+
+@app.command("label")
+def label_command(
+    structures: Annotated[Path, typer.Argument(help="structures: npz, or any file ASE reads")],
+    method: Annotated[str, typer.Option("--with", help="gfn2-xtb or gfn1-xtb (tblite)")],
+    out: Annotated[Path, typer.Option("--out", help=".extxyz or .npz; an unfinished one goes on")],
+    index: Annotated[str, typer.Option("--index", help="which frames: ':', '::10', '0:500'")] = ":",
+    skip_failures: Annotated[
+        bool, typer.Option("--skip-failures", help="go on after a structure that fails")
+    ] = False,
+    length_unit: LengthUnit = None,
+    as_json: Json = False,
+) -> None:
+    """Label structures with a reference method; go on where an earlier run stopped."""
+    from gradpot import label
+    from gradpot.errors import InputError
+
+    if out.resolve() == structures.resolve():
+        raise InputError(f"--out {out} is the input itself; choose another name")
+    calculator = label.reference(method)
+    found = label.read_structures(structures, length_unit, index)
+    done = label.label(found, calculator, out, skip_failures, progress=not as_json)
+    if as_json:
+        print(json.dumps({"out": str(out), **done._asdict()}))
+        return
+    for i, reason in done.skipped.items():
+        say(f"skipped structure {i}: {reason}")
+    before = f" ({done.n_found} were there before)" if done.n_found else ""
+    say(f"labeled {done.n_labeled} structures with {method}{before}: {out}")

@@ -1,8 +1,9 @@
 """How the embedded data set was made: GFN2-xTB dynamics of ethanol at 500 K.
 
 Each walker relaxes the molecule, heats it with a Langevin thermostat, and keeps a frame every
-250 fs. Positions are rounded to float32 *before* they are labeled, so that energies and forces
-belong to the positions that are stored. These commands make the file:
+250 fs. Positions are rounded to float32 and to eight decimals *before* they are labeled, so that
+energies and forces belong to the positions that are stored (README.md says how nearly). These
+commands make the file:
 
     python -m gradpot.data.embedded.ethanol walk 0 walk0.xyz        # and 1 walk1.xyz
     gradpot label walk0.xyz --with gfn2-xtb --out label0.xyz        # and walk1, label1
@@ -59,7 +60,7 @@ def pack(labeled: list[Path], out: Path) -> None:
     """Join labeled frames, walker after walker, into one compressed npz with its units."""
     import ase.io
 
-    frames = [atoms for path in labeled for atoms in ase.io.read(path, index=":")]
+    frames = [atoms for path in labeled for atoms in ase.io.iread(path, index=":")]
     positions = np.stack([atoms.positions for atoms in frames])
     np.savez_compressed(
         out,
