@@ -93,7 +93,7 @@ def label(
                 if not skip_failures:
                     raise _failed(i, error, frames_file) from error
                 skipped[i] = str(error).strip() or type(error).__name__
-                _skipped_file(frames_file).write_text(json.dumps(skipped, indent=1))
+                _write_skipped(frames_file, skipped)
                 continue
             file.write(_as_text(frame))
             file.flush()
@@ -288,6 +288,13 @@ def _read_skipped(frames_file: Path) -> dict[int, str]:
     if not path.exists():
         return {}
     return {int(i): reason for i, reason in json.loads(path.read_text()).items()}
+
+
+def _write_skipped(frames_file: Path, skipped: dict[int, str]) -> None:
+    path = _skipped_file(frames_file)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(skipped, indent=1))
+    part.replace(path)
 
 
 def _track(rest: list[int], todo: list[int], progress: bool):

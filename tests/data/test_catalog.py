@@ -253,16 +253,24 @@ def test_without_a_version_the_transfer_starts_anew(server, monkeypatch):
     assert server.requests[-1][1] is None
 
 
-def test_a_run_killed_before_the_last_rename_is_completed(server, tmp_path):
-    url = "http://127.0.0.1/unused"
+def test_a_run_killed_before_the_last_rename_is_completed(server):
     server.files[url_path("md17:uracil")] = NPZ
     folder = catalog.default_folder()
     folder.mkdir()
-    url = f"{catalog._mirrored(catalog.find('md17:uracil').urls[0])}"
+    url = catalog._mirrored(catalog.find("md17:uracil").urls[0])
     (folder / "md17_uracil.npz.part").write_bytes(NPZ)
     (folder / "md17_uracil.npz.part.json").write_text(json.dumps({"url": url, "version": '"one"'}))
     assert catalog.fetch("md17:uracil").read_bytes() == NPZ
     assert server.sent == 0
+
+
+def test_a_damaged_note_on_the_version_means_starting_anew(server):
+    server.files[url_path("md17:uracil")] = NPZ
+    folder = catalog.default_folder()
+    folder.mkdir()
+    (folder / "md17_uracil.npz.part").write_bytes(NPZ[:1000])
+    (folder / "md17_uracil.npz.part.json").write_text("")
+    assert catalog.fetch("md17:uracil").read_bytes() == NPZ
 
 
 def test_a_second_process_is_refused(server):

@@ -67,8 +67,11 @@ def _print_table(entries: list) -> None:
     from gradpot.data import catalog
 
     table = Table(box=None, header_style="bold")
-    for heading in ("name", "frames", "atoms", "energy", "theory", "license", "checksum", "here"):
-        table.add_column(heading, justify="right" if heading in ("frames", "atoms") else "left")
+    table.add_column("name", no_wrap=True)
+    for heading in ("frames", "atoms"):
+        table.add_column(heading, justify="right")
+    for heading in ("energy", "theory", "license", "checksum", "here"):
+        table.add_column(heading)
     for entry in entries:
         table.add_row(
             entry.name,
@@ -80,5 +83,5 @@ def _print_table(entries: list) -> None:
             "known" if entry.checksum else "with package" if not entry.urls else "at first fetch",
             "yes" if catalog.path_of(entry).exists() else "",
         )
-    width = None if sys.stdout.isatty() else 120
+    width = None if sys.stdout.isatty() else 132
     Console(width=width).print(table)

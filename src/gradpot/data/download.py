@@ -69,10 +69,11 @@ def _receive(url: str, part: Path, progress: bool) -> None:
 
 def _range(url: str, part: Path) -> dict[str, str]:
     """Headers that ask for the rest, if we have a beginning and know of which version."""
-    if not size(part) or not _state(part).exists():
+    try:
+        state = json.loads(_state(part).read_text())
+    except (FileNotFoundError, ValueError):  # none, or killed while writing it
         return {}
-    state = json.loads(_state(part).read_text())
-    if state["url"] != url or not state["version"]:
+    if not size(part) or state["url"] != url or not state["version"]:
         return {}
     return {"Range": f"bytes={size(part)}-", "If-Range": state["version"]}
 
