@@ -16,6 +16,7 @@ ENERGY = {
     "hartree": ase_units.Hartree,
     "ha": ase_units.Hartree,
     "eh": ase_units.Hartree,
+    "au": ase_units.Hartree,
     "rydberg": ase_units.Rydberg,
     "ry": ase_units.Rydberg,
     "kcal/mol": ase_units.kcal / ase_units.mol,
@@ -28,6 +29,7 @@ LENGTH = {
     "a": 1.0,
     "bohr": ase_units.Bohr,
     "a0": ase_units.Bohr,
+    "au": ase_units.Bohr,
     "nm": ase_units.nm,
     "pm": 1e-3 * ase_units.nm,
 }
@@ -59,8 +61,6 @@ def energy_factor(unit: str) -> float:
     Raises:
         InputError: the unit is not known.
     """
-    if unit.strip() == "MeV":
-        raise InputError("energy unit 'MeV' is mega-electronvolt; for milli write 'meV'")
     return _look_up("energy", unit, ENERGY)
 
 
@@ -107,6 +107,8 @@ def _look_up(kind: str, unit: str, table: dict[str, float]) -> float:
 
 def _plain(unit: str) -> str:
     """Bring "kcal/(mol*Å)", "Kcal/mol/Angstroms" and the like to the names of the tables."""
+    if unit.strip().startswith("MeV"):
+        raise InputError(f"unit {unit!r} begins with mega-electronvolt; for milli write 'meV'")
     name = unit.strip().lower().replace(" ", "").replace("\u212b", "å")
     name = name.replace("(mol*", "mol/").replace("(mol·", "mol/").replace(")", "")
     return name.replace("angstroms", "angstrom")

@@ -5,6 +5,7 @@ metadata of SchNetPack in a database say otherwise. The text of an extxyz file i
 author wrote, so a stress in it needs a `StressLabel`; everywhere else ASE has converted it.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,6 +30,10 @@ FORCE_KEYS += ("dft_force", "REF_force", "F")
 ASE_STRESS = StressLabel("stress", "eV/Ang^3", "voigt", "tension")
 
 
+# put before names that ASE would treat in its own way
+MASK = "_as_written_"
+
+
 class Source(NamedTuple):
     """What a file holds before anything is converted."""
 
@@ -44,19 +49,13 @@ class Source(NamedTuple):
 def read(path: Path, user: Declared, stress: StressLabel | None) -> Frames:
     """Frames of any file that `ase.io.read` takes; see `gradpot.data.files.read`."""
     from ase.io import read as ase_read
-    from ase.io.extxyz import key_val_str_to_dict
     from ase.io.formats import filetype
-
-    def keep_stress(line: str) -> dict:
-        # ASE would make six numbers of nine under the key "stress", and take the sign for its own
-        fields = key_val_str_to_dict(line)
-        return {"_stress" if key == "stress" else key: value for key, value in fields.items()}
 
     kind, options = None, {}
     try:
         kind = filetype(str(path))
         if kind == "extxyz":
-            options["properties_parser"] = keep_stress
+            options["properties_parser"] = _comment_line
         structures = ase_read(path, ":", kind, do_not_split_by_at_sign=True, **options)
     except Exception as error:
         what = f"as {kind}" if kind else "because it does not know the format"
@@ -66,6 +65,17 @@ def read(path: Path, user: Declared, stress: StressLabel | None) -> Frames:
     fields = [_fields(atoms) for atoms in structures]
     source = Source(structures, fields, lambda *_: None, converted=kind != "extxyz")
     return _frames(path, source, user, stress)
+
+
+def _comment_line(line: str) -> dict[str, Any]:
+    """Fields of the second line of an extxyz frame, with stress left as its author wrote it.
+
+    ASE makes six numbers of nine under these keys, takes the sign for its own, and refuses a file
+    with six.
+    """
+    from ase.io.extxyz import key_val_str_to_dict
+
+    return key_val_str_to_dict(re.sub(r"\b(stress|virial)(?=\s*=)", MASK + r"\1", line))
 
 
 def read_database(path: Path, user: Declared, stress: StressLabel | None) -> Frames:
@@ -98,7 +108,7 @@ def _fields(atoms: "Atoms") -> dict[str, Any]:
     """Everything an ASE structure carries besides its geometry."""
     results = {} if atoms.calc is None else getattr(atoms.calc, "results", {})
     arrays = {key: a for key, a in atoms.arrays.items() if key not in ("numbers", "positions")}
-    info = {"stress" if key == "_stress" else key: value for key, value in atoms.info.items()}
+    info = {key.removeprefix(MASK): value for key, value in atoms.info.items()}
     return {**info, **arrays, **results}
 
 
@@ -122,7 +132,7 @@ def _frames(path: Path, source: Source, user: Declared, stress: StressLabel | No
         cell=cell,
         pbc=pbc,
         energy=np.array(energy, dtype=np.float64) * to_ev,
-        forces=np.concatenate(_gather(path, fields, force_key, [(n, 3) for n in n_atoms]))
+        forces=np.concatenate(_gather(path, fields, force_key, [(n, 3) for n in n_atoms.tolist()]))
         * to_ev_ang,
         stress=stresses,
         notices=(notice, *energy_notices, *force_notices, *stress_notices, *_free(fields, energy)),

@@ -99,7 +99,7 @@ def judge(found: Fit) -> tuple[str, str]:
     size, doubt = abs(found.slope), found.spread / max(abs(found.slope), 1e-12)
     if found.n_pairs < MIN_PAIRS:
         return "cannot tell", f"only {found.n_pairs} pairs of frames are near each other"
-    if abs(found.correlation) < 0.7 or doubt > 0.5:
+    if abs(found.correlation) < 0.7 or doubt > 0.5 or size < 1e-6:
         return "cannot tell", "no frames are near enough to each other to compare their energies"
     if 0.8 < size < 1.25:
         if found.slope < 0:

@@ -6,7 +6,7 @@ Nothing is unpickled. There is no Python loop over frames: padding is removed by
 import zipfile
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -43,7 +43,11 @@ BOOKKEEPING = {"name", "theory", "type", "md5", "code_version", "perms"} | {
 
 def read(path: Path, user: Declared, stress: StressLabel | None) -> Frames:
     """Frames of one npz file; see `gradpot.data.files.read`."""
-    arrays = Arrays(path)
+    with open(path, "rb") as file:
+        return _frames(path, Arrays(path, file), user, stress)
+
+
+def _frames(path: Path, arrays: "Arrays", user: Declared, stress: StressLabel | None) -> Frames:
     form = _form(path, arrays.keys)
     positions = _positions(path, arrays, form)
     numbers, mask = _numbers(path, arrays, form, positions.shape[:2])
@@ -77,10 +81,10 @@ def read(path: Path, user: Declared, stress: StressLabel | None) -> Frames:
 class Arrays:
     """The arrays of a file, each read when it is asked for, so that the others cost nothing."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, file: IO[bytes]):
         self.path = path
         try:
-            self.file = np.load(path, allow_pickle=False)
+            self.file = np.load(file, allow_pickle=False)
         except (ValueError, zipfile.BadZipFile, EOFError) as error:
             raise InputError(f"{path} is damaged or not an npz file ({error})") from None
         if not isinstance(self.file, np.lib.npyio.NpzFile):
