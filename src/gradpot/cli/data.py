@@ -106,7 +106,7 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _span(values: dict[str, float] | None, form: str) -> str:
+def _span(values: dict[str, float] | dict[str, int] | None, form: str) -> str:
     if values is None:
         return "none"
     low, high = format(values["min"], form), format(values["max"], form)

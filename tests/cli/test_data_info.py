@@ -1,0 +1,90 @@
+"""`gradpot data info`: what a person, a script and a user who errs get to see."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from gradpot.cli import app, commands
+from gradpot.errors import InputError
+
+assert commands
+rng = np.random.default_rng(0)
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A small npz that says nothing about units."""
+    path = tmp_path / "set.npz"
+    R = np.array([[0.0, 0, 0], [1.2, 0, 0]]) + 0.01 * rng.normal(size=(20, 2, 3))
+    np.savez(
+        path, R=R, z=[6, 8], E=rng.normal(size=20), F=rng.normal(size=R.shape), s=np.ones((20, 6))
+    )
+    return str(path)
+
+
+def info(*arguments):
+    return CliRunner().invoke(app, ["data", "info", *arguments], catch_exceptions=False)
+
+
+TOLD = ("--energy-unit", "kcal/mol", "--length-unit", "Ang")
+
+
+def test_a_table_for_people(file):
+    result = info(file, *TOLD)
+    assert result.exit_code == 0
+    for words in ("set.npz", "20, of 1 compositions", "C 20, O 20", "cannot tell", "kcal/mol, Ang"):
+        assert words in result.stdout
+
+
+def test_json_and_nothing_else(file):
+    summary = json.loads(info(file, *TOLD, "--json").stdout)
+    assert summary["frames"] == 20
+    assert summary["missing"] == {"energy": 0, "forces": 0, "stress": 20}
+    assert summary["warnings"] == [w for w in summary["warnings"] if "add up to zero" in w]
+
+
+def test_real_file_with_stress(data):
+    options = "--stress-key virial_stress --stress-unit kbar --stress-order vasp --stress-sign"
+    path = str(data / "mlearn_si" / "si_test25.npz")
+    summary = json.loads(info(path, *options.split(), "compression", "--json").stdout)
+    assert summary["missing"]["stress"] == 0
+    assert summary["consistency"]["verdict"] == "consistent"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "--energy-unit and --length-unit"),
+        (TOLD[:2], "add --length-unit"),
+        ((*TOLD, "--force-unit", "newton"), "unknown force unit 'newton'"),
+        (("--energy-unit", "cal", "--length-unit", "Ang"), "unknown energy unit 'cal'"),
+        ((*TOLD, "--stress-key", "s"), "missing: --stress-unit, --stress-order, --stress-sign"),
+    ],
+)
+def test_mistakes_are_input_errors(file, options, message):
+    with pytest.raises(InputError) as error:
+        info(file, *options)
+    assert message in str(error.value)
+
+
+def test_a_mistake_is_one_line_and_code_two(file):
+    run = subprocess.run(
+        [sys.executable, "-m", "gradpot", "data", "info", file], capture_output=True, text=True
+    )
+    assert run.returncode == 2
+    assert run.stdout == ""
+    assert run.stderr.startswith("error: ")
+    assert run.stderr.count("\n") == 1
+
+
+def test_help_needs_no_heavy_modules():
+    code = (
+        "import sys, gradpot.cli.data;"
+        "print([m for m in ('torch', 'ase', 'numpy', 'scipy', 'rich.table') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
