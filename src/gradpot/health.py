@@ -113,6 +113,6 @@ def _fastest(atoms: Atoms) -> str:
     return f"{_name(atoms, worst)} alone has {energies[worst]:.1f} eV of kinetic energy"
 
 
-def _name(atoms: Atoms, index: int) -> str:
+def _name(atoms: Atoms, index: int | np.integer) -> str:
     """As "H7": the symbol and the position in the file, from 0."""
     return f"{atoms.symbols[index]}{index}"

@@ -29,7 +29,7 @@ def thermalize(atoms: Atoms, temperature_K: float, ensemble: str, rng: np.random
 
 def degrees_of_freedom(atoms: Atoms, ensemble: str) -> int:
     """How many ½kT of kinetic energy: 3N, less what is fixed and what NVE conserves at zero."""
-    n_free = atoms.get_number_of_degrees_of_freedom()
+    n_free = int(atoms.get_number_of_degrees_of_freedom())
     if ensemble != "nve" or len(atoms) == 1 or atoms.constraints:
         return n_free
     rigid = _rigid_motion(atoms)

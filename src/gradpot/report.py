@@ -85,7 +85,7 @@ def parity(
     known = np.isfinite(_array(labels.energy))
     offset = _array(labels.energy)[known].mean() if known.any() else 0.0
     sizes = _array(n_atoms)
-    one_size = sizes.min(initial=np.inf) == sizes.max(initial=-np.inf)
+    one_size = bool(sizes.min(initial=np.inf) == sizes.max(initial=-np.inf))
     energy = "energy − mean" if one_size else "energy per atom"
     shown = [
         (

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # a terminal redraws; a log file gets a line now and then
 REDRAW_S, LINE_S = 0.25, 15.0
+# atoms, below which threads wait for one another longer than they compute
+SMALL = 100
 
 
 @app.command("md")
@@ -54,6 +56,9 @@ def md_command(
         str | None, typer.Option(help="float32 or float64; default: as trained")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda ...")] = "cpu",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="of torch; default 1 below 100 atoms")
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Run molecular dynamics; write a trajectory, a log, a summary and a plot.
@@ -80,6 +85,7 @@ def md_command(
     if keep_velocities and not atoms.has("momenta"):
         raise InputError(f"--keep-velocities: {structure} has no momenta; leave the option out")
     atoms.calc = _calculator(model, dtype, device)
+    _set_threads(threads, len(atoms))
     folder = out or md.next_free()
     with md.signals() as stop, MDProgress(settings) as progress:
         summary = md.run(atoms, settings, folder, progress.watch, stop)
@@ -129,6 +135,15 @@ def _calculator(model: Path, dtype: str | None, device: str):
         return Calculator(model, dtype=types[dtype], device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {device} cannot be used: {error}") from None
+
+
+def _set_threads(threads: int | None, n_atoms: int) -> None:
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    elif n_atoms < SMALL:
+        torch.set_num_threads(1)
 
 
 def _plot(folder: Path) -> None:
