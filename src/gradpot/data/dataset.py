@@ -99,7 +99,7 @@ def edges(
         for size in np.unique(frames.n_atoms[small])
         for part in _molecule_edges(frames, np.nonzero(small & (frames.n_atoms == size))[0], cutoff)
     ]
-    parts += [_cell_edges(frames, i, cutoff) for i in np.nonzero(~small)[0]]
+    parts += [_cell_edges(frames, i, cutoff) for i in np.nonzero(~small)[0].tolist()]
     owner = np.concatenate([part[0] for part in parts])
     order = np.argsort(owner, kind="stable")
     edge_index = np.concatenate([part[1] for part in parts], axis=1)

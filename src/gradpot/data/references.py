@@ -86,7 +86,7 @@ def least_squares(frames: Frames) -> dict[int, float]:
     known = np.isfinite(frames.energy)
     if not known.any():
         return dict.fromkeys(elements.tolist(), 0.0)
-    counts = np.stack([_count(frames, z) for z in elements], axis=1).astype(float)
+    counts = np.stack([_count(frames, z) for z in elements.tolist()], axis=1).astype(float)
     solution = np.linalg.lstsq(counts[known], frames.energy[known], rcond=1e-10)[0]
     return dict(zip(elements.tolist(), solution.tolist(), strict=True))
 

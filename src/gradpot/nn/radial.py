@@ -62,8 +62,9 @@ def bspline(r: Float[Tensor, "n"], n_control: int, cutoff: float) -> Float[Tenso
     """
     centers = torch.arange(-1, n_control - 1, dtype=r.dtype, device=r.device)
     t = (r[:, None] * (n_control / cutoff) - centers).abs()
-    # one cubic of compact support minus four times a narrower one
-    return (torch.relu(2.0 - t).pow(3) - 4.0 * torch.relu(1.0 - t).pow(3)) / 6.0
+    inner = (2.0 / 3.0) - t.square() * (1.0 - 0.5 * t)
+    outer = torch.relu(2.0 - t).pow(3) / 6.0
+    return torch.where(t < 1.0, inner, outer)
 
 
 def bspline_grid(n_control: int, cutoff: float) -> Float[Tensor, "n_control"]:

@@ -1,7 +1,7 @@
 """How the embedded data set was made: GFN2-xTB dynamics of ethanol at 500 K.
 
 Each walker relaxes the molecule, heats it with a Langevin thermostat, and keeps a frame every
-250 fs. Positions are rounded to float32 and to eight decimals *before* they are labeled, so that
+750 fs. Positions are rounded to float32 and to eight decimals *before* they are labeled, so that
 energies and forces belong to the positions that are stored (README.md says how nearly). These
 commands make the file:
 
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-FRAMES_PER_WALKER = 1000
-INTERVAL_FS, HEATING_FS, TIMESTEP_FS = 250.0, 2000.0, 0.5
+FRAMES_PER_WALKER = 800
+INTERVAL_FS, HEATING_FS, TIMESTEP_FS = 750.0, 3000.0, 1.0
 TEMPERATURE_K = 500.0
 
 

@@ -1,0 +1,53 @@
+"""SchNet against PyTorch Geometric's, with copied weights."""
+
+import pytest
+import torch
+
+from gradpot.graph import from_atoms, join
+from gradpot.models import build
+
+
+@pytest.fixture(scope="module")
+def schnet_of_pyg():
+    pytest.importorskip("torch_geometric")
+    from torch_geometric.nn.models import SchNet
+
+    return SchNet
+
+
+def copied(theirs, **arguments):
+    """Our SchNet with the weights of theirs."""
+    ours = build("schnet", filter="mlp", **arguments)
+    state = {"embedding.weight": torch.zeros_like(ours.embedding.weight)}
+    state["embedding.weight"][:100] = theirs.embedding.weight
+    for i, block in enumerate(theirs.interactions):
+        parts = {
+            f"filters.networks.{i}.layers.0": block.mlp[0],
+            f"filters.networks.{i}.layers.1": block.mlp[2],
+            f"interactions.{i}.before": block.conv.lin1,
+            f"interactions.{i}.after": block.conv.lin2,
+            f"interactions.{i}.out": block.lin,
+        }
+        state |= {f"{k}.{n}": p for k, m in parts.items() for n, p in m.named_parameters()}
+    for i, layer in enumerate((theirs.lin1, theirs.lin2)):
+        state |= {f"readout.layers.{i}.{n}": p for n, p in layer.named_parameters()}
+    ours.load_state_dict(state)
+    return ours
+
+
+def test_equals_pyg_with_copied_weights(schnet_of_pyg, ethanol):
+    torch.manual_seed(0)
+    cutoff, width, n_layers, n_radial = 5.0, 32, 3, 25
+    graph = join([from_atoms(ethanol, cutoff), from_atoms(ethanol[:5], cutoff)])
+
+    def interaction_graph(_positions, _batch):
+        return graph.edge_index.flip(0), graph.edge_vec.norm(dim=-1)
+
+    theirs = schnet_of_pyg(
+        width, width, n_layers, n_radial, cutoff, interaction_graph=interaction_graph
+    )
+    ours = copied(theirs, cutoff=cutoff, width=width, n_layers=n_layers, n_radial=n_radial)
+    positions = torch.zeros(graph.numbers.shape[0], 3)
+    expected = theirs(graph.numbers, positions, graph.batch)[:, 0]
+    energy = torch.zeros(2).index_add(0, graph.batch, ours(graph))
+    torch.testing.assert_close(energy, expected, rtol=1e-5, atol=1e-5)

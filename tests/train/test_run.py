@@ -1,0 +1,270 @@
+"""Whole runs on twenty real frames: the loss falls, files are there, kills leave no trace."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import gradpot
+from gradpot.checkpoint import read_tensors
+from gradpot.errors import InputError, RunError
+from gradpot.train.config import config, override
+from gradpot.train.run import metrics, train
+
+SMALL = [
+    "data.n_train=20",
+    "data.n_valid=10",
+    "data.n_test=20",
+    "model.width=16",
+    "model.n_layers=1",
+    "train.warmup_steps=5",
+    "train.valid_every=2",
+    "train.threads=1",
+]
+
+
+def settings(*keys: str):
+    return config(override({}, [*SMALL, *keys]))
+
+
+def run(out: Path, *keys: str, resume: bool = False, **options) -> dict:
+    return train(settings(*keys), out, resume, say=lambda line: None, **options)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "ethanol"
+    run(out, "train.epochs=20")
+    return out
+
+
+def test_loss_falls(finished):
+    rows = metrics(finished)
+    assert [row["epoch"] for row in rows] == list(range(2, 21, 2))
+    assert rows[-1]["train_loss"] < 0.6 * rows[0]["train_loss"]
+    assert rows[-1]["valid"]["forces_mae_meV_A"] < 0.8 * rows[0]["valid"]["forces_mae_meV_A"]
+
+
+def test_files(finished):
+    expected = {
+        "config.json",
+        "split.json",
+        "rescaling.json",
+        "model.safetensors",
+        "state.safetensors",
+        "metrics.jsonl",
+        "results.json",
+        "learning_curve.png",
+        "parity.png",
+    }
+    assert expected == {path.name for path in finished.iterdir()}
+    resolved = json.loads((finished / "config.json").read_text())
+    assert resolved["model"]["cutoff"] == 5.0
+    assert resolved["train"]["compile"] is False
+
+
+def test_results(finished):
+    results = json.loads((finished / "results.json").read_text())
+    keys = {
+        "energy_mae_meV",
+        "energy_mae_meV_per_atom",
+        "forces_mae_meV_A",
+        "forces_rmse_meV_A",
+        "n_frames",
+    }
+    assert keys <= results["test"].keys()
+    assert results["test"]["n_frames"] == 20
+    assert results["test"]["energy_mae_meV"] > 0
+    potential = gradpot.load(finished / "model.safetensors")
+    assert results["n_parameters"] == sum(p.numel() for p in potential.parameters())
+    assert results["train_cpu_s"] > 0
+
+
+def test_the_kept_model_is_the_best(finished):
+    rows = metrics(finished)
+    kept = gradpot.checkpoint.notes(finished / "model.safetensors")
+    best = [row for row in rows if row["best"]][-1]
+    assert kept["epoch"] == best["epoch"]
+    results = json.loads((finished / "results.json").read_text())
+    assert results["valid"]["forces_mae_meV_A"] == pytest.approx(
+        best["valid"]["forces_mae_meV_A"], rel=1e-4
+    )
+
+
+def test_split_is_kept_by_index(finished):
+    split = json.loads((finished / "split.json").read_text())
+    assert [len(split[name]) for name in ("train", "valid", "test")] == [20, 10, 20]
+    assert not set(split["train"]) & set(split["test"])
+
+
+def test_seeds(tmp_path, finished):
+    run(tmp_path / "same", "train.epochs=20")
+    run(tmp_path / "other", "train.epochs=20", "seed=1")
+    assert_same_bits(tmp_path / "same", finished)
+    one, other = (read_tensors(p / "model.safetensors")[0] for p in (finished, tmp_path / "other"))
+    assert not torch.equal(one["embedding.weight"], other["embedding.weight"])
+
+
+def test_a_run_is_not_overwritten(finished):
+    before = (finished / "model.safetensors").read_bytes()
+    with pytest.raises(InputError, match="already holds a run; choose another --out, or --resume"):
+        run(finished, "train.epochs=20")
+    assert (finished / "model.safetensors").read_bytes() == before
+
+
+def test_resume_wants_the_same_settings(finished):
+    with pytest.raises(InputError, match=r"begun with train\.batch_size=10, not 5"):
+        run(finished, "train.epochs=20", "train.batch_size=5", resume=True)
+    with pytest.raises(InputError, match=r"model\.width=16, not 8"):
+        run(finished, "train.epochs=20", "model.width=8", resume=True)
+
+
+def test_a_finished_run_can_be_made_longer(tmp_path):
+    run(tmp_path / "run", "train.epochs=4")
+    results = run(tmp_path / "run", "train.epochs=8", resume=True)
+    assert results["epochs"] == 8
+    assert [row["epoch"] for row in metrics(tmp_path / "run")] == [2, 4, 6, 8]
+
+
+def test_other_data_is_not_resumed(tmp_path):
+    file = embedded_copy(tmp_path / "data.npz")
+    run(tmp_path / "run", f"data.file={file}", "train.epochs=2")
+    embedded_copy(file, shift=0.1)
+    with pytest.raises(InputError, match="are not those that .* was begun with"):
+        run(tmp_path / "run", f"data.file={file}", "train.epochs=4", resume=True)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "plateau", "constant"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_schedules_and_optimizers(tmp_path, schedule, optimizer):
+    keys = (f"train.schedule={schedule}", f"train.optimizer={optimizer}", "train.weight_decay=1e-6")
+    run(tmp_path / "run", "train.epochs=6", "train.plateau_patience=1", *keys)
+    rates = [row["learning_rate"] for row in metrics(tmp_path / "run")]
+    assert (rates[-1] < 1e-6) == (schedule == "cosine")
+
+
+@pytest.mark.parametrize("mode", ["none", "offset", "constant", "forces", "natural"])
+def test_rescaling_modes_train(tmp_path, mode):
+    keys = (f"rescale.mode={mode}", "rescale.constant=10", "rescale.references=least-squares")
+    run(tmp_path / "run", "train.epochs=10", *keys)
+    rows = metrics(tmp_path / "run")
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+
+
+def test_early_stop(tmp_path):
+    results = run(tmp_path / "run", "train.epochs=500", "train.early_stop=1", "train.learning_rate=0.3")
+    assert results["epochs"] < 500
+
+
+def test_time_budget(tmp_path):
+    results = run(tmp_path / "run", "train.max_minutes=0.02", "train.epochs=100000")
+    assert 0 < results["steps"] < 200_000
+    assert metrics(tmp_path / "run")[-1]["learning_rate"] < 1e-4
+
+
+def test_nonfinite_loss_stops_and_keeps_the_last_good_model(tmp_path):
+    file = embedded_copy(tmp_path / "data.npz", bad_frame=7)
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps({"train": list(range(20)), "valid": [20, 21], "test": [22]}))
+    with pytest.raises(RunError, match=r"loss is (nan|inf) at step \d+, frames \[.*\b7\b.*\]"):
+        run(tmp_path / "run", f"data.file={file}", f"data.split={split}", "train.epochs=2",
+            "rescale.mode=offset")
+    potential = gradpot.load(tmp_path / "run" / "model.safetensors")
+    assert all(torch.isfinite(p).all() for p in potential.parameters())
+
+
+def test_asked_for_labels_that_are_missing(tmp_path):
+    file = tmp_path / "energies.npz"
+    with np.load(embedded_copy(tmp_path / "data.npz")) as full:
+        np.savez(file, **{key: full[key] for key in full.files if key != "F"})
+    with pytest.raises(InputError, match="forces"):
+        run(tmp_path / "run", f"data.file={file}", "train.epochs=2")
+    assert not (tmp_path / "run").exists()
+    run(tmp_path / "run", f"data.file={file}", "train.epochs=2", "loss.forces=0", "rescale.mode=offset")
+
+
+def test_ctrl_c_then_resume(tmp_path, finished):
+    out = tmp_path / "run"
+
+    def interrupt(state, done, row):
+        if state.step == 13:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    results = run(out, "train.epochs=20", watch=interrupt)
+    assert results["stopped"] == signal.SIGINT
+    run(out, "train.epochs=20", resume=True)
+    assert_same_bits(out, finished)
+
+
+def test_kill_9_then_resume(tmp_path, finished):
+    """A real process, killed at random moments, ends with the same bits as one that was not."""
+    killed(tmp_path / "run", finished, kills=2, seed=time.time_ns())
+
+
+@pytest.mark.slow
+def test_kill_9_many_times(tmp_path, finished):
+    for trial in range(6):
+        killed(tmp_path / f"run{trial}", finished, kills=5, seed=trial)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["schnet", "painn"])
+def test_compiled_equals_eager(tmp_path, model):
+    """Same frames, same seeds: the two differ only by rounding, which grows slowly."""
+    keys = ("train.epochs=2", f"model.name={model}", "train.dtype=float64")
+    run(tmp_path / "eager", *keys, "train.compile=false")
+    run(tmp_path / "compiled", *keys, "train.compile=true")
+    one, other = (read_tensors(tmp_path / p / "state.safetensors")[0] for p in ("eager", "compiled"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(other[name], tensor, rtol=1e-6, atol=1e-9)
+
+
+def killed(out: Path, reference: Path, kills: int, seed: int) -> None:
+    chance = random.Random(seed)
+    keys = [*SMALL, "train.epochs=20", "train.save_every_s=0"]
+    command = [sys.executable, "-m", "gradpot", "train", *keys, "--out", str(out), "--resume"]
+    for _ in range(kills):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        wait_for(out / "state.safetensors", process)
+        time.sleep(chance.uniform(0, 1.0))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert_same_bits(out, reference)
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    end = time.monotonic() + 60
+    while not path.exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def assert_same_bits(one: Path, other: Path) -> None:
+    for name in ("model.safetensors", "state.safetensors"):
+        a, b = (read_tensors(path / name)[0] for path in (one, other))
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[key], b[key]) for key in a), name
+    rows = [[row | {"seconds": 0} for row in metrics(path)] for path in (one, other)]
+    assert rows[0] == rows[1]
+
+
+def embedded_copy(path: Path, shift: float = 0.0, bad_frame: int | None = None) -> Path:
+    """The embedded set in a file of its own, some of it changed."""
+    from gradpot.data.catalog import locate
+
+    with np.load(locate("ethanol")[0]) as full:
+        arrays = {key: full[key] for key in full.files}
+    arrays["E"] = arrays["E"] + shift
+    if bad_frame is not None:
+        arrays["F"][bad_frame] = 1e38
+    np.savez(path, **arrays)
+    return path
