@@ -9,7 +9,7 @@ from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 
 from gradpot.data import health
-from gradpot.data.files import read
+from gradpot.data.files import StressLabel, read
 from gradpot.data.frames import Frames
 from gradpot.data.nearpairs import Fit, fit, near_pairs
 
@@ -45,8 +45,12 @@ def frames_of(structures: list[Atoms]) -> Frames:
         pbc=np.array([atoms.pbc for atoms in structures]),
         energy=np.array([atoms.get_potential_energy() for atoms in structures]),
         forces=np.concatenate([atoms.get_forces() for atoms in structures]),
-        stress=np.full((len(structures), 3, 3), np.nan),
+        stress=np.array([_stress(atoms) for atoms in structures]),
     )
+
+
+def _stress(atoms: Atoms) -> np.ndarray:
+    return atoms.get_stress(voigt=False) if atoms.pbc.all() else np.full((3, 3), np.nan)
 
 
 def rattled(atoms: Atoms, n: int = 12, size: float = 0.03, turn: bool = False) -> Frames:
@@ -137,6 +141,53 @@ def test_crystals_use_the_nearest_image():
     hopped = frames._replace(positions=frames.positions + hops @ frames.cell[0])
     for some in (frames, hopped):
         assert health.consistency(some)["slope"] == pytest.approx(1, abs=0.05)
+
+
+@pytest.fixture(scope="module")
+def strained() -> Frames:
+    """Copper cells, sheared and stretched by some percent, atoms rattled."""
+    structures = []
+    for seed in range(16):
+        atoms = bulk("Cu", cubic=True)
+        strain = 0.02 * np.random.default_rng(seed).normal(size=(3, 3))
+        atoms.set_cell(atoms.cell[:] @ (np.eye(3) + strain), scale_atoms=True)
+        atoms.rattle(0.02, seed=seed)
+        atoms.calc = EMT()
+        structures.append(atoms)
+    return frames_of(structures)
+
+
+@pytest.mark.parametrize(
+    ("factor", "verdict", "text"),
+    [
+        (1, "consistent", "stress times strain"),
+        (-1, "sign error", "--stress-sign"),
+        (10, "unit error", "times too large for the energies (--stress-unit)"),
+        (1e-3, "unit error", "times too small"),
+        (-160.2, "unit error", "times too large"),
+    ],
+)
+def test_stress_against_energies_of_strained_cells(strained, factor, verdict, text):
+    found = health.stress_consistency(strained._replace(stress=factor * strained.stress))
+    assert found is not None
+    assert found["verdict"] == verdict
+    assert text in found["text"]
+
+
+def test_stress_of_a_real_set_has_the_sign_that_was_told(data):
+    path = data / "mlearn_si" / "si_training214.npz"
+    for sign, verdict in (("compression", "consistent"), ("tension", "sign error")):
+        label = StressLabel("virial_stress", "kbar", "vasp", sign)
+        summary = health.inspect(read(path, stress=label))
+        assert summary["stress_consistency"]["verdict"] == verdict
+        assert len(summary["warnings"]) == (verdict == "sign error")
+
+
+def test_stress_of_one_cell_cannot_be_judged(ethanol):
+    found = health.stress_consistency(rattled(bulk("Cu", cubic=True)))
+    assert found is not None
+    assert found["verdict"] == "cannot tell"
+    assert health.stress_consistency(ethanol) is None
 
 
 def test_slabs_too():

@@ -95,15 +95,19 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("without label", ", ".join(f"{k} {n}" for k, n in summary["missing"].items())),
         ("energies and forces", f"{agree['verdict']}: {agree['text']}"),
     ]
-    if "slope" in agree:
-        rows.append(
-            (
-                "  ΔE against −F·ΔR",
-                f"slope {agree['slope']:.3g}, correlation {agree['correlation']:.3g}, "
-                f"{agree['n_pairs']} pairs {agree['distance']:.2g} Å apart",
-            )
-        )
+    rows += _slope("  ΔE against −F·ΔR", agree)
+    if summary["stress_consistency"]:
+        agree = summary["stress_consistency"]
+        rows.append(("energies and stress", f"{agree['verdict']}: {agree['text']}"))
+        rows += _slope("  ΔE against V σ:ε", agree)
     return rows
+
+
+def _slope(name: str, agree: dict[str, Any]) -> list[tuple[str, str]]:
+    if "slope" not in agree:
+        return []
+    slope = f"slope {agree['slope']:.3g}, correlation {agree['correlation']:.3g}"
+    return [(name, f"{slope}, {agree['n_pairs']} pairs {agree['distance']:.2g} Å apart")]
 
 
 def _span(values: dict[str, float] | dict[str, int] | None, form: str) -> str:

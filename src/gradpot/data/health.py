@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from gradpot import units
 from gradpot.data.files import n_missing
 from gradpot.data.frames import Frames
-from gradpot.data.nearpairs import Fit, fit, near_pairs
+from gradpot.data.nearpairs import Fit, fit, near_pairs, strained_pairs
 from gradpot.data.stress import volumes
 
 MAX_MOLECULE_PAIRS = 50_000_000
@@ -46,6 +46,7 @@ def inspect(frames: Frames) -> dict[str, Any]:
         "net_force_eV_A": _net(frames, net),
         "missing": n_missing(frames),
         "consistency": consistency(frames),
+        "stress_consistency": stress_consistency(frames),
         "notices": list(frames.notices),
     }
     return {**summary, "warnings": warnings(summary)}
@@ -89,7 +90,26 @@ def consistency(frames: Frames) -> dict[str, Any]:
     found = fit(near_pairs(frames))
     if found is None:
         return {"verdict": "cannot tell", "text": "no pairs of frames with energies and forces"}
+    return _verdict(found, *judge(found))
+
+
+def stress_consistency(frames: Frames) -> dict[str, Any] | None:
+    """The same for stress, from frames whose cells differ; None where there is no stress."""
+    if np.isnan(frames.stress).any((1, 2)).all():
+        return None
+    found = fit(strained_pairs(frames))
+    if found is None:
+        return {"verdict": "cannot tell", "text": "no two frames have cells that differ a little"}
     verdict, text = judge(found)
+    texts = {
+        "consistent": "energy differences agree with stress times strain",
+        "sign error": "the stress has the wrong sign (--stress-sign)",
+        "unit error": f"the stress is {_amount(found.slope)} for the energies (--stress-unit)",
+    }
+    return _verdict(found, verdict, texts.get(verdict, text))
+
+
+def _verdict(found: Fit, verdict: str, text: str) -> dict[str, Any]:
     figures = {key: float(f"{value:.4g}") for key, value in found._asdict().items()}
     return {"verdict": verdict, "text": text, **figures, "n_pairs": found.n_pairs}
 
@@ -114,8 +134,9 @@ def judge(found: Fit) -> tuple[str, str]:
 def warnings(summary: dict[str, Any]) -> list[str]:
     """What a person should look at before training."""
     found = []
-    if summary["consistency"]["verdict"] in ("sign error", "unit error"):
-        found.append(f"{summary['consistency']['verdict']}: {summary['consistency']['text']}")
+    for judged in (summary["consistency"], summary["stress_consistency"]):
+        if judged and judged["verdict"] in ("sign error", "unit error"):
+            found.append(f"{judged['verdict']}: {judged['text']}")
     rms = (summary["forces_eV_A"] or {}).get("rms", 0)
     if rms > STRONG_FORCE:
         found.append(
@@ -155,13 +176,19 @@ def _distance_warnings(shortest: float | None, symbols: Iterable[str]) -> list[s
 
 def _mistake(slope: float, doubt: float) -> str:
     """Which units were taken for which, as far as the slope can tell them apart."""
-    amount = f"{1 / slope:.4g} times too large" if slope < 1 else f"{slope:.4g} times too small"
     off = {text: abs(np.log(slope / ratio)) for text, ratio in _mistakes().items()}
     likely = [
         text for text in sorted(off, key=lambda text: off[text]) if off[text] < 0.1 + doubt / 2
     ]
-    return f"forces are {amount} for the energies" + "".join(
+    return f"forces are {_amount(slope)} for the energies" + "".join(
         f"{': ' if i == 0 else ', or '}{text}" for i, text in enumerate(likely[:2])
+    )
+
+
+def _amount(slope: float) -> str:
+    size = abs(slope)
+    return (
+        f"{size:.4g} times too small" if size > 1 else f"{1 / max(size, 1e-9):.4g} times too large"
     )
 
 

@@ -18,6 +18,10 @@ MAX_FRAMES = 1000
 """per group of equal composition; beyond that a sample, evenly spaced"""
 MAX_GROUPS = 100
 DESCRIPTOR_SIZE = 300
+MAX_CELLS = 300
+MIN_STRAIN, MAX_STRAIN = 1e-3, 0.1
+BOND = 2.5
+"""Å; what strain means for neighbors, to weigh it against displacements"""
 
 
 class Pairs(NamedTuple):
@@ -45,8 +49,21 @@ class Fit(NamedTuple):
 
 def near_pairs(frames: Frames) -> Pairs:
     """Consecutive frames and nearest neighbors, from a sample that takes seconds at most."""
-    found = [_pairs_of_group(frames, group) for group in _groups(frames)]
-    found = [pairs for pairs in found if pairs.change.size]
+    labeled = np.flatnonzero(np.isfinite(frames.energy))
+    return _join([_pairs_of_group(frames, group) for group in _groups(frames, labeled, True)])
+
+
+def strained_pairs(frames: Frames) -> Pairs:
+    """Pairs whose cells differ a little: energy beyond −F·ΔR, against V·σ:ε.
+
+    Positions are compared relative to the cells, so that a pure strain moves no atom.
+    """
+    labeled = np.flatnonzero(np.isfinite(frames.energy) & np.isfinite(frames.stress).all((1, 2)))
+    groups = _groups(frames, labeled, same_cell=False)
+    return _join([_strained_pairs_of_group(frames, group) for group in groups])
+
+
+def _join(found: list[Pairs]) -> Pairs:
     if not found:
         return Pairs(np.zeros(0), np.zeros(0), np.zeros(0))
     joined = Pairs(*(np.concatenate(column) for column in zip(*found)))
@@ -90,12 +107,13 @@ def _weighted_quantiles(
     return [float(values[order][min(i, values.size - 1)]) for i in places]
 
 
-def _groups(frames: Frames) -> list[Int[np.ndarray, "n_members"]]:
-    """Frames with the same atoms in the same order and the same cell; the largest groups first."""
+def _groups(
+    frames: Frames, labeled: np.ndarray, same_cell: bool
+) -> list[Int[np.ndarray, "n_members"]]:
+    """Frames with the same atoms in the same order, the largest groups first."""
     first = frames.first
     members: dict[tuple, list[int]] = {}
-    cells = np.round(frames.cell, 4) + 0.0
-    labeled = np.flatnonzero(np.isfinite(frames.energy))
+    cells = np.round(frames.cell, 4) + 0.0 if same_cell else frames.pbc
     for i in labeled.tolist():
         key = frames.numbers[first[i] : first[i + 1]].tobytes(), cells[i].tobytes()
         members.setdefault(key, []).append(i)
@@ -123,15 +141,44 @@ def _pairs_of_group(frames: Frames, group: np.ndarray) -> Pairs:
     return Pairs(part.energy[j] - part.energy[i], work, distance)
 
 
+def _strained_pairs_of_group(frames: Frames, group: np.ndarray) -> Pairs:
+    """Each frame and the nearest one whose cell differs by MIN_STRAIN to MAX_STRAIN."""
+    chosen = group[np.unique(np.linspace(0, group.size - 1, MAX_CELLS).astype(int))]
+    part = frames.take(chosen)
+    n = int(part.n_atoms[0])
+    place = part.positions.reshape(-1, n, 3) @ np.linalg.inv(part.cell)
+    strain = np.linalg.solve(part.cell[:, None], part.cell[None, :]) - np.eye(3)
+    size = np.linalg.norm(strain, axis=(2, 3))
+    circles = _wrapped(place @ part.cell.mean(0), part.cell.mean(0), part.pbc[0])
+    apart = _apart(circles) + n * (BOND * size) ** 2
+    apart[(size < MIN_STRAIN) | (size > MAX_STRAIN)] = np.inf
+    i, j = np.arange(len(chosen)), apart.argmin(1)
+    i, j = i[np.isfinite(apart[i, j])], j[np.isfinite(apart[i, j])]
+    step = place[j] - place[i]
+    step = (step - np.round(step)) @ (0.5 * (part.cell[i] + part.cell[j]))
+    step -= step.mean(1, keepdims=True)
+    forces = part.forces.reshape(-1, n, 3)
+    moving = -0.5 * ((forces[i] + forces[j]) * step).sum((1, 2))
+    virial = part.stress * np.abs(np.linalg.det(part.cell))[:, None, None]
+    work = 0.5 * ((virial[i] + virial[j]) * strain[i, j]).sum((1, 2))
+    distance = np.sqrt((step**2).sum((1, 2)) + n * (BOND * size[i, j]) ** 2)
+    return Pairs(part.energy[j] - part.energy[i] - moving, work, distance)
+
+
 def _nearest(descriptor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Each frame and the frame nearest to it; pairs found from both ends count once."""
-    centered = descriptor - descriptor.mean(0)
-    square = (centered**2).sum(1)
-    apart = square[:, None] + square[None, :] - 2 * centered @ centered.T
+    apart = _apart(descriptor)
     np.fill_diagonal(apart, np.inf)
     i, j = np.arange(len(apart)), apart.argmin(1)
     pairs = np.unique(np.sort(np.stack([i, j]), axis=0), axis=1)
     return pairs[0], pairs[1]
+
+
+def _apart(descriptor: np.ndarray) -> np.ndarray:
+    """Squared distances between all rows."""
+    centered = descriptor - descriptor.mean(0)
+    square = (centered**2).sum(1)
+    return square[:, None] + square[None, :] - 2 * centered @ centered.T
 
 
 def _distances(positions: np.ndarray) -> np.ndarray:

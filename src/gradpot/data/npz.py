@@ -267,7 +267,8 @@ def _stress(
         raise InputError(f"{path} has no stress {label.key!r}; it has {sorted(arrays.keys)}")
     values = arrays.numeric(label.key)
     _not_infinite(path, label.key, values)
-    return to_stress(path, values, label, volumes(cell)), (f"stress from {label.key}",)
+    notice = f"stress from {label.key} ({', '.join(label[1:])})"
+    return to_stress(path, values, label, volumes(cell)), (notice,)
 
 
 def _unpad(values: np.ndarray, mask: np.ndarray) -> Float[np.ndarray, "total 3"]:
