@@ -45,7 +45,9 @@ def test_forces_are_minus_the_gradient(potential, ethanol, crystal):
         assert np.abs(forces).max() > 1e-2
         for i in range(2):
             for axis in range(3):
-                expected = -slope(lambda x, i=i, a=axis, s=atoms: energy(potential, moved(s, i, a, x)))
+                expected = -slope(
+                    lambda x, i=i, a=axis, s=atoms: energy(potential, moved(s, i, a, x))
+                )
                 assert forces[i, axis] == pytest.approx(expected, abs=1e-7)
 
 
@@ -101,9 +103,7 @@ def test_batch_equals_single(potential, ethanol, crystal):
     single = [potential(graph(atoms)) for atoms in structures]
     for field in ("energy", "forces", "stress"):
         parts = torch.cat([getattr(p, field) for p in single])
-        torch.testing.assert_close(
-            getattr(whole, field), parts, rtol=0, atol=1e-11, equal_nan=True
-        )
+        torch.testing.assert_close(getattr(whole, field), parts, rtol=0, atol=1e-11, equal_nan=True)
 
 
 def test_supercell(potential, crystal):
@@ -141,7 +141,11 @@ def test_structure_without_atoms_in_range(potential):
 
 def test_gradients_of_forces_are_finite(potential, ethanol):
     # one atom alone, and vectors that are zero by symmetry
-    structures = [ethanol, Atoms("O"), Atoms("CO2", positions=[[0, 0, 0], [0, 0, 1.2], [0, 0, -1.2]])]
+    structures = [
+        ethanol,
+        Atoms("O"),
+        Atoms("CO2", positions=[[0, 0, 0], [0, 0, 1.2], [0, 0, -1.2]]),
+    ]
     batch = join([graph(atoms) for atoms in structures])
     out = predict(potential.model, batch, create_graph=True)
     loss = out.forces.square().sum() + out.energy.square().sum()

@@ -34,7 +34,11 @@ def imports(path: Path) -> set[str]:
     names: list[str] = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
-            names += [node.module] if node.module != "gradpot" else [f"gradpot.{a.name}" for a in node.names]
+            names += (
+                [node.module]
+                if node.module != "gradpot"
+                else [f"gradpot.{a.name}" for a in node.names]
+            )
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
     return {name.split(".")[1] for name in names if name.startswith("gradpot.")}

@@ -18,7 +18,7 @@ _HOME = {
     "build": "models",
     "load": "checkpoint",
     "predict": "potential",
-    "read": "data.files",
+    "read": "data.source",
     "save": "checkpoint",
 }
 __all__ = [*_HOME, "__version__"]

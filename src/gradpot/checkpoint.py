@@ -52,7 +52,7 @@ def load(
         raise InputError(f"{path} is not a gradpot model; expected the model.safetensors of a run")
     if header["format"] > FORMAT:
         raise InputError(
-            f"{path} has format {header['format']}, this gradpot reads up to {FORMAT}: update gradpot"
+            f"{path} has format {header['format']}; this gradpot reads up to {FORMAT}, update it"
         )
     model = build(**header["model"])
     stored = next(iter(tensors.values())).dtype

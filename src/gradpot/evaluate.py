@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from gradpot.checkpoint import load
 from gradpot.data.dataset import Dataset, batch, dataset
+from gradpot.data.source import read
 from gradpot.graph import Properties
 from gradpot.metrics import errors
 from gradpot.potential import Potential
@@ -63,24 +65,20 @@ def evaluate_file(
     file: str,
     plot: Path | None = None,
     say: Callable[[str], None] = print,
-    **reading: object,
+    **reading: Any,
 ) -> dict:
     """Errors (`metrics.errors`) of a saved potential on a labeled file.
 
     Args:
         plot: where to write a parity plot.
         say: takes the reader's notices.
-        reading: units and stress, see `data.files.read`; what is None counts as not said.
+        reading: units and stress, see `data.source.read`.
 
     Raises:
         InputError: wrong file, units that are not known, or elements that the model does not know.
     """
-    from gradpot.data.catalog import locate
-    from gradpot.data.files import read
-
     potential = load(model)
-    path, known = locate(file)
-    frames = read(path, **known | {k: v for k, v in reading.items() if v is not None})
+    frames = read(file, **reading)
     for notice in frames.notices:
         say(notice)
     potential.check_elements(np.unique(frames.numbers))

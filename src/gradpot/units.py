@@ -81,7 +81,7 @@ def force_factor(unit: str) -> float:
 
 
 def stress_factor(unit: str) -> float:
-    """Multiply by this to get eV/Å³; a pressure ("kbar") or an energy over a length³ ("eV/Ang^3")."""
+    """Multiply by this to get eV/Å³: a pressure ("kbar") or energy over length³ ("eV/Ang^3")."""
     name = _plain(unit).replace("³", "^3").replace("**3", "^3")
     if name in PRESSURE:
         return PRESSURE[name]

@@ -84,7 +84,7 @@ def test_modes():
 
 def test_wrong_modes():
     data = frames(MIXED, exact_energies())
-    with pytest.raises(InputError, match="unknown rescale.mode 'c'"):
+    with pytest.raises(InputError, match=r"unknown rescale\.mode 'c'"):
         rescaling(data, "c", TRUE)
     with pytest.raises(InputError, match=r"needs rescale\.constant"):
         rescaling(data, "constant", TRUE)

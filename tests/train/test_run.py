@@ -138,7 +138,7 @@ def test_other_data_is_not_resumed(tmp_path):
     file = embedded_copy(tmp_path / "data.npz")
     run(tmp_path / "run", f"data.file={file}", "train.epochs=2")
     embedded_copy(file, shift=0.1)
-    with pytest.raises(InputError, match="are not those that .* was begun with"):
+    with pytest.raises(InputError, match=r"are not those that .* was begun with"):
         run(tmp_path / "run", f"data.file={file}", "train.epochs=4", resume=True)
 
 
@@ -160,7 +160,9 @@ def test_rescaling_modes_train(tmp_path, mode):
 
 
 def test_early_stop(tmp_path):
-    results = run(tmp_path / "run", "train.epochs=500", "train.early_stop=1", "train.learning_rate=0.3")
+    results = run(
+        tmp_path / "run", "train.epochs=500", "train.early_stop=1", "train.learning_rate=0.3"
+    )
     assert results["epochs"] < 500
 
 
@@ -175,8 +177,13 @@ def test_nonfinite_loss_stops_and_keeps_the_last_good_model(tmp_path):
     split = tmp_path / "split.json"
     split.write_text(json.dumps({"train": list(range(20)), "valid": [20, 21], "test": [22]}))
     with pytest.raises(RunError, match=r"loss is (nan|inf) at step \d+, frames \[.*\b7\b.*\]"):
-        run(tmp_path / "run", f"data.file={file}", f"data.split={split}", "train.epochs=2",
-            "rescale.mode=offset")
+        run(
+            tmp_path / "run",
+            f"data.file={file}",
+            f"data.split={split}",
+            "train.epochs=2",
+            "rescale.mode=offset",
+        )
     potential = gradpot.load(tmp_path / "run" / "model.safetensors")
     assert all(torch.isfinite(p).all() for p in potential.parameters())
 
@@ -188,7 +195,13 @@ def test_asked_for_labels_that_are_missing(tmp_path):
     with pytest.raises(InputError, match="forces"):
         run(tmp_path / "run", f"data.file={file}", "train.epochs=2")
     assert not (tmp_path / "run").exists()
-    run(tmp_path / "run", f"data.file={file}", "train.epochs=2", "loss.forces=0", "rescale.mode=offset")
+    run(
+        tmp_path / "run",
+        f"data.file={file}",
+        "train.epochs=2",
+        "loss.forces=0",
+        "rescale.mode=offset",
+    )
 
 
 def test_ctrl_c_then_resume(tmp_path, finished):
@@ -222,7 +235,9 @@ def test_compiled_equals_eager(tmp_path, model):
     keys = ("train.epochs=2", f"model.name={model}", "train.dtype=float64")
     run(tmp_path / "eager", *keys, "train.compile=false")
     run(tmp_path / "compiled", *keys, "train.compile=true")
-    one, other = (read_tensors(tmp_path / p / "state.safetensors")[0] for p in ("eager", "compiled"))
+    one, other = (
+        read_tensors(tmp_path / p / "state.safetensors")[0] for p in ("eager", "compiled")
+    )
     for name, tensor in one.items():
         torch.testing.assert_close(other[name], tensor, rtol=1e-6, atol=1e-9)
 

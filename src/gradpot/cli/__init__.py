@@ -21,7 +21,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-data_app = typer.Typer(help="Look into data files; list and fetch public data sets.", no_args_is_help=True)
+data_app = typer.Typer(
+    help="Look into data files; list and fetch public data sets.", no_args_is_help=True
+)
 app.add_typer(data_app, name="data")
 
 EnergyUnit = Annotated[

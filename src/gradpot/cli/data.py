@@ -37,14 +37,11 @@ def info(
     """Look into a file: sizes, ranges, units, duplicates, and do energies and forces agree."""
     stress = stress_label(stress_key, stress_unit, stress_order, stress_sign)
 
-    from gradpot.data.catalog import locate
-    from gradpot.data.files import read
     from gradpot.data.health import inspect
+    from gradpot.data.source import read
 
-    path, known = locate(file)
-    given = {"energy_unit": energy_unit, "length_unit": length_unit, "force_unit": force_unit}
-    told = {name: unit for name, unit in given.items() if unit is not None}
-    summary = {"file": str(path), **inspect(read(path, **{**known, **told}, stress=stress))}
+    frames = read(file, energy_unit, length_unit, force_unit, stress)
+    summary = {"file": file, **inspect(frames)}
     if as_json:
         print(json.dumps(summary, indent=1, allow_nan=False))
     else:

@@ -89,7 +89,9 @@ def table(results: dict) -> None:
 def _figure(value: float | int | None) -> str:
     if value is None:
         return "–"
-    return str(value) if isinstance(value, int) else f"{value:.3g}" if value < 100 else f"{value:.0f}"
+    return (
+        str(value) if isinstance(value, int) else f"{value:.3g}" if value < 100 else f"{value:.0f}"
+    )
 
 
 def _short(row: dict) -> str:

@@ -74,18 +74,13 @@ def train(
     from gradpot.train.config import config, read_json
     from gradpot.train.run import train as run
 
-    if resume and not tables:
-        resolved = read_json(out / "config.json")  # type: ignore[operator]
-    else:
-        resolved = config(tables)
+    known = resume and not tables
+    resolved = read_json(out / "config.json") if known else config(tables)  # type: ignore[operator]
     folder = out or _free_folder(resolved.model.name, resolved.data.file)
     with TrainingProgress() as progress:
         results = run(resolved, folder, resume, progress.say, progress.watch)
     if "stopped" in results:
-        say(
-            f"stopped at step {results['step']}; go on with: "
-            f"gradpot train --out {folder} --resume"
-        )
+        say(f"stopped at step {results['step']}; go on with: gradpot train --out {folder} --resume")
         return SIGNALED + results["stopped"]
     if as_json:
         print(json.dumps(results))

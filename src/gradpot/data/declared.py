@@ -33,7 +33,7 @@ def settle(
     Raises:
         InputError: nobody says, the two contradict each other, or a name is not known.
     """
-    both = [_agree(path, kind, *pair) for kind, *pair in zip(Declared._fields, file, user)]
+    both = [agree(path, kind, *pair) for kind, *pair in zip(Declared._fields, file, user)]
     energy, length, force = both
     needs_energy = has_energy or (has_forces and force is None)
     missing = [kind for kind, unit in (("energy", energy), ("length", length)) if unit is None]
@@ -44,7 +44,7 @@ def settle(
     return settled, f"units: {', '.join(settled)} ({_source(file, user)})"
 
 
-def _agree(path: object, kind: str, file: str | None, user: str | None) -> str | None:
+def agree(path: object, kind: str, file: str | None, user: str | None) -> str | None:
     """What file and user say of one quantity; either may be silent."""
     factor = _FACTOR[kind]
     if user is not None:

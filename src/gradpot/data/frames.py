@@ -55,9 +55,7 @@ class Frames(NamedTuple):
         from ase.stress import full_3x3_to_voigt_6_stress
 
         part = slice(*self.first[i : i + 2])
-        atoms = Atoms(
-            self.numbers[part], self.positions[part], cell=self.cell[i], pbc=self.pbc[i]
-        )
+        atoms = Atoms(self.numbers[part], self.positions[part], cell=self.cell[i], pbc=self.pbc[i])
         labels = {
             "energy": float(self.energy[i]),
             "forces": self.forces[part],

@@ -23,6 +23,8 @@ class GaussianBasis(nn.Module):
     SchNet, arXiv 1706.08566, section 4.2. Cut to exact zero, without a jump, beyond 7.3 Δ.
     """
 
+    centers: Tensor
+
     def __init__(self, n_radial: int, cutoff: float):
         super().__init__()
         self.register_buffer("centers", torch.linspace(0.0, cutoff, n_radial), persistent=False)
@@ -39,6 +41,8 @@ class BesselBasis(nn.Module):
 
     Finite at r = 0, where its value is nπ/r_c.
     """
+
+    wave: Tensor
 
     def __init__(self, n_radial: int, cutoff: float):
         super().__init__()
@@ -87,6 +91,8 @@ class MLPFilters(nn.Module):
 
 class SplineFilters(nn.Module):
     """W_l(r) = B(r) · [network_l(basis(grid)) · cutoff(grid)]: networks on the grid only."""
+
+    grid: Tensor
 
     def __init__(
         self, basis: nn.Module, networks: Sequence[nn.Module], cutoff: float, n_control: int = 64

@@ -28,9 +28,9 @@ class Data(Section):
     stress_order: str | None = None
     stress_sign: str | None = None
     split: str = "random"
-    n_train: int | None = Field(None, ge=1)
-    n_valid: int | None = Field(None, ge=1)
-    n_test: int | None = Field(None, ge=0)
+    n_train: int | None = Field(default=None, ge=1)
+    n_valid: int | None = Field(default=None, ge=1)
+    n_test: int | None = Field(default=None, ge=0)
 
 
 class Model(BaseModel):
@@ -45,7 +45,7 @@ class Rescale(Section):
     """Atom references and the scale of the labels (`data.references`)."""
 
     mode: Literal["none", "offset", "constant", "forces", "natural"] = "forces"
-    constant: float | None = Field(None, gt=0)
+    constant: float | None = Field(default=None, gt=0)
     references: str | dict[str, float] = "auto"
     """auto, none, least-squares, isolated (single atoms in the data), a file of isolated atoms,
     or a table of atom energies in eV; auto is none for modes none and constant, else
@@ -55,38 +55,38 @@ class Rescale(Section):
 class Loss(Section):
     """Weights of the residuals, in the units that `rescale` chose."""
 
-    energy: float = Field(1.0, ge=0)
+    energy: float = Field(default=1.0, ge=0)
     """per atom"""
-    forces: float = Field(1.0, ge=0)
-    stress: float = Field(0.0, ge=0)
+    forces: float = Field(default=1.0, ge=0)
+    stress: float = Field(default=0.0, ge=0)
     """stress times volume per atom, an energy"""
     penalty: Literal["l1", "l2", "huber"] = "huber"
-    huber_delta: float = Field(0.01, gt=0)
+    huber_delta: float = Field(default=0.01, gt=0)
 
 
 class Train(Section):
     """How the weights are found."""
 
-    epochs: int | None = Field(None, ge=1)
-    max_minutes: float | None = Field(None, gt=0)
-    batch_size: int = Field(10, ge=1)
+    epochs: int | None = Field(default=None, ge=1)
+    max_minutes: float | None = Field(default=None, gt=0)
+    batch_size: int = Field(default=10, ge=1)
     optimizer: Literal["adam", "adamw"] = "adam"
-    learning_rate: float = Field(3e-3, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
+    learning_rate: float = Field(default=3e-3, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"
-    warmup_steps: int = Field(100, ge=0)
-    plateau_patience: int = Field(10, ge=1)
-    plateau_factor: float = Field(0.5, gt=0, lt=1)
-    clip_norm: float = Field(10.0, gt=0)
-    ema: float = Field(0.99, ge=0, lt=1)
-    early_stop: int | None = Field(None, ge=1)
+    warmup_steps: int = Field(default=100, ge=0)
+    plateau_patience: int = Field(default=10, ge=1)
+    plateau_factor: float = Field(default=0.5, gt=0, lt=1)
+    clip_norm: float = Field(default=10.0, gt=0)
+    ema: float = Field(default=0.99, ge=0, lt=1)
+    early_stop: int | None = Field(default=None, ge=1)
     """validations without an improvement"""
-    valid_every: int | None = Field(None, ge=1)
+    valid_every: int | None = Field(default=None, ge=1)
     """epochs; unless given, so many that at least 200 steps lie between"""
-    save_every_s: float = Field(30.0, ge=0)
+    save_every_s: float = Field(default=30.0, ge=0)
     compile: Literal["auto"] | bool = "auto"
     dtype: Literal["float32", "float64"] = "float32"
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(default=None, ge=1)
 
 
 class Config(Section):
@@ -97,7 +97,7 @@ class Config(Section):
     rescale: Rescale = Rescale()
     loss: Loss = Loss()
     train: Train = Train()
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
 
 
 def config(tables: dict[str, Any]) -> Config:

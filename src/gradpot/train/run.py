@@ -12,11 +12,11 @@ import torch
 from gradpot import __version__
 from gradpot.checkpoint import load, write_bytes, write_json
 from gradpot.compile import Gradients, compiled, example_batch, has_compiler
-from gradpot.data.catalog import locate
-from gradpot.data.dataset import Dataset, dataset
-from gradpot.data.files import StressLabel, read, require
+from gradpot.data.dataset import dataset
+from gradpot.data.files import StressLabel, require
 from gradpot.data.frames import Frames
 from gradpot.data.references import Rescaling, given, isolated, least_squares, rescaling
+from gradpot.data.source import read
 from gradpot.data.split import Split, split
 from gradpot.errors import InputError
 from gradpot.evaluate import evaluate, sizes, test_errors
@@ -108,12 +108,8 @@ def prepare(settings: Config, frames: Frames, out: Path) -> tuple[Task, State]:
 
 def read_data(data: Data) -> Frames:
     """Read the file or the named set of a configuration, in eV and Å."""
-    path, units = locate(data.file)
-    given_units = {key: getattr(data, key) for key in ("energy_unit", "length_unit", "force_unit")}
-    for key, value in given_units.items():
-        if value is not None:
-            units[key] = value
-    return read(path, **units, stress=stress_label(data))
+    stress = stress_label(data)
+    return read(data.file, data.energy_unit, data.length_unit, data.force_unit, stress)
 
 
 def stress_label(data: Data) -> StressLabel | None:
@@ -183,7 +179,9 @@ def _rescaling(settings: Config, frames: Frames, parts: Split) -> Rescaling:
     elif source == "isolated":
         references = isolated(frames, elements)
     else:
-        references = isolated(read_data(settings.data.model_copy(update={"file": source})), elements)
+        references = isolated(
+            read_data(settings.data.model_copy(update={"file": source})), elements
+        )
     missing = set(elements.tolist()) - references.keys()
     if missing:
         raise InputError(
@@ -264,7 +262,9 @@ def _same_settings(before: Config, now: Config, out: Path) -> None:
 def _flat(tables: dict, prefix: str = "") -> dict:
     flat = {}
     for key, value in tables.items():
-        inner = _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        inner = (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
         flat |= inner
     return flat
 

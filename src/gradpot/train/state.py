@@ -54,8 +54,8 @@ class State:
     def __init__(self, model: nn.Module, config: Train):
         self.model = model
         self.average = deepcopy(model).requires_grad_(False)
-        self.parameters = list(model.parameters())
-        self.averages = list(self.average.parameters())
+        self.parameters: list[torch.Tensor] = list(model.parameters())
+        self.averages: list[torch.Tensor] = list(self.average.parameters())
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
         self.optimizer = kind(
             self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True

@@ -1,0 +1,33 @@
+"""What a user gives as `--data`: a file, or the name of a public data set."""
+
+from pathlib import Path
+
+from gradpot.data import files
+from gradpot.data.catalog import locate
+from gradpot.data.declared import agree
+from gradpot.data.files import StressLabel
+from gradpot.data.frames import Frames
+
+
+def read(
+    source: str | Path,
+    energy_unit: str | None = None,
+    length_unit: str | None = None,
+    force_unit: str | None = None,
+    stress: StressLabel | None = None,
+) -> Frames:
+    """Labeled structures of a file or a named set, in eV and Å.
+
+    Units are those that the catalog knows for a named set, that the file states, or that are
+    given here; sources that contradict each other are an error.
+
+    Raises:
+        InputError: neither a file nor a name, a file that cannot be read, units that nobody says.
+    """
+    path, known = locate(source)
+    given = {"energy": energy_unit, "length": length_unit, "force": force_unit}
+    settled = {
+        f"{kind}_unit": agree(source, kind, known.get(f"{kind}_unit"), unit)
+        for kind, unit in given.items()
+    }
+    return files.read(path, **settled, stress=stress)
