@@ -125,11 +125,11 @@ def dynamics(log: Mapping[str, Float[np.ndarray, "n_rows"]], path: str | Path) -
 
 
 def _energies(ax: Axes, time: np.ndarray, log: Mapping[str, np.ndarray]) -> None:
-    """Changes since the start: the absolute energies are far apart."""
+    """Around their means: the absolute energies are far apart."""
     for name, color in (("kinetic", ORANGE), ("potential", BLUE)):
         energy = log[f"{name}_eV"]
-        ax.plot(time, energy - energy[:1], color=color, label=name, linewidth=0.8)
-    ax.set(ylabel="energy − start (eV)")
+        ax.plot(time, energy - _mean(energy), color=color, label=name, linewidth=0.8)
+    ax.set(ylabel="energy − mean (eV)")
     ax.legend(ncols=2, loc="lower right", bbox_to_anchor=(1.0, 0.97), handlelength=1.2)
 
 

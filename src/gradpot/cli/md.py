@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 REDRAW_S, LINE_S = 0.25, 15.0
 # atoms, below which threads wait for one another longer than they compute
 SMALL = 100
+COLD = (
+    ", because from a relaxed start half of the kinetic energy goes into the potential; "
+    "begin with a frame of a langevin run and --keep-velocities, or at twice the temperature"
+)
 
 
 @app.command("md")
@@ -154,12 +158,14 @@ def _plot(folder: Path) -> None:
 
 def _in_words(summary: dict) -> str:
     speed, temperature = summary["ns_per_day"], summary["mean_temperature_K"]
+    wanted = summary["settings"]["temperature_K"]
     lines = [
         f"{summary['formula']}, {summary['settings']['ensemble']}: "
         f"{summary['time_fs'] / 1000:g} ps in {summary['n_steps']} steps, {speed:.3g} ns/day"
     ]
     if temperature is not None:
-        lines.append(f"mean temperature: {temperature:.0f} K")
+        cold = summary["settings"]["ensemble"] == "nve" and temperature < 0.7 * wanted
+        lines.append(f"mean temperature: {temperature:.0f} K" + (COLD if cold else ""))
     if summary["drift_meV_atom_ps"] is not None:
         lines.append(f"drift of the total energy: {summary['drift_meV_atom_ps']:.3g} meV/atom/ps")
     if summary["interrupted"]:
