@@ -64,11 +64,19 @@ def test_files(finished):
         "results.json",
         "learning_curve.png",
         "parity.png",
+        "tensorboard",
     }
     assert expected == {path.name for path in finished.iterdir()}
     resolved = json.loads((finished / "config.json").read_text())
     assert resolved["model"]["cutoff"] == 5.0
     assert resolved["train"]["compile"] is False
+
+
+def test_tensorboard(finished):
+    loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = loader.EventAccumulator(str(finished / "tensorboard")).Reload()
+    steps = [event.step for event in events.Scalars("valid/forces_mae_meV_A")]
+    assert steps == [row["step"] for row in metrics(finished)]
 
 
 def test_results(finished):

@@ -71,14 +71,14 @@ class Train(Section):
     max_minutes: float | None = Field(default=None, gt=0)
     batch_size: int = Field(default=10, ge=1)
     optimizer: Literal["adam", "adamw"] = "adam"
-    learning_rate: float = Field(default=3e-3, gt=0)
+    learning_rate: float = Field(default=5e-3, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"
     warmup_steps: int = Field(default=100, ge=0)
     plateau_patience: int = Field(default=10, ge=1)
     plateau_factor: float = Field(default=0.5, gt=0, lt=1)
     clip_norm: float = Field(default=10.0, gt=0)
-    ema: float = Field(default=0.99, ge=0, lt=1)
+    ema: float = Field(default=0.999, ge=0, lt=1)
     early_stop: int | None = Field(default=None, ge=1)
     """validations without an improvement"""
     valid_every: int | None = Field(default=None, ge=1)
@@ -86,7 +86,7 @@ class Train(Section):
     save_every_s: float = Field(default=30.0, ge=0)
     compile: Literal["auto"] | bool = "auto"
     dtype: Literal["float32", "float64"] = "float32"
-    threads: int | None = Field(default=None, ge=1)
+    threads: int = Field(default=1, ge=1)
 
 
 class Config(Section):

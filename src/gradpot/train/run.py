@@ -21,6 +21,7 @@ from gradpot.data.split import Split, split
 from gradpot.errors import InputError
 from gradpot.evaluate import evaluate, sizes, test_errors
 from gradpot.models import build
+from gradpot.train.board import with_board
 from gradpot.train.config import Config, Data, Train, read_json
 from gradpot.train.loop import Task, Watch, batches_per_epoch, fit
 from gradpot.train.loss import Weights, penalty, weighted
@@ -63,8 +64,8 @@ def train(
     begun = (out / "config.json").exists()
     if begun and not resume:
         raise InputError(f"{out} already holds a run; choose another --out, or --resume it")
-    if settings.train.threads:
-        torch.set_num_threads(settings.train.threads)
+    # small tensors: more threads mostly wait for each other, and sums lose their order
+    torch.set_num_threads(settings.train.threads)
     frames = _frames(settings, say)
     task, state = prepare(settings, frames, out)
     say(str(task.rescaling))
@@ -72,7 +73,7 @@ def train(
         _continue(task, state, _fingerprint(frames), say)
     else:
         _begin(task, _fingerprint(frames))
-    stopped = fit(task, state, _step(task, state, say), watch)
+    stopped = fit(task, state, _step(task, state, say), with_board(watch, out))
     if stopped:
         return {"stopped": stopped, "step": state.step, "out": str(out)}
     return finish(task, state, frames)
