@@ -3,11 +3,14 @@
 What a user gets wrong is an `InputError`: one line on standard error, exit code 2, no traceback.
 """
 
+import os
 import sys
+import warnings
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gradpot import __version__
 from gradpot.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -15,7 +18,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="gradpot",
-    help="Interatomic potentials that learn energies and their derivatives.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -54,6 +56,24 @@ StressSign = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="standard output holds JSON and nothing else")]
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"gradpot {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Interatomic potentials that learn energies and their derivatives."""
+
+
 def stress_label(
     key: str | None, unit: str | None, order: str | None, sign: str | None
 ) -> "StressLabel | None":
@@ -70,12 +90,20 @@ def say(line: str) -> None:
 
 def main() -> None:
     """Entry point: run the command, turn what the user got wrong into one line and exit code 2."""
-    from gradpot.cli import commands  # noqa: F401
-
+    warnings.showwarning = _show_warning
     try:
+        from gradpot.cli import commands  # noqa: F401
+
         code = app(standalone_mode=False)
-    except (InputError, OSError) as error:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # whoever read our output has seen enough, as in `gradpot data list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except InputError as error:
         _stop(str(error), 2)
+    except OSError as error:
+        _stop(_sentence(error), 2)
     except RunError as error:
         _stop(str(error), 1)
     except (typer.Abort, KeyboardInterrupt):
@@ -83,11 +111,37 @@ def main() -> None:
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise
-        _stop(error.format_message(), 2)  # a usage error: unknown option, missing argument ...
+        _stop_usage(error)
     else:
         sys.exit(code if isinstance(code, int) else 0)
 
 
+def _show_warning(message: Warning | str, *_where: object) -> None:
+    say("warning: " + _one_line(str(message)))
+
+
+def _sentence(error: OSError) -> str:
+    """What the system says, without its number: "permission denied: runs/a"."""
+    if error.strerror is None:
+        return str(error)
+    what = error.strerror[0].lower() + error.strerror[1:]
+    return f"{what}: {error.filename}" if error.filename is not None else what
+
+
+def _stop_usage(error: Exception) -> None:
+    """An unknown option, a missing argument; or no argument at all, then help was printed."""
+    message = error.format_message()  # type: ignore[attr-defined]
+    if message:
+        context = getattr(error, "ctx", None)
+        help_at = f" See: {context.command_path} --help" if context else ""
+        _stop(message + help_at, 2)
+    sys.exit(2)
+
+
 def _stop(message: str, code: int) -> None:
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    say("error: " + _one_line(message))
     sys.exit(code)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
