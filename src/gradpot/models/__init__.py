@@ -1,15 +1,22 @@
 """One paper, one file: `Graph` → atom energies. `MODELS` names them, `build` makes one."""
 
 import inspect
+from math import isfinite
+from typing import Any
 
 from torch import nn
 
 from gradpot.errors import InputError, unknown
 from gradpot.models.painn import PaiNN
 from gradpot.models.schnet import SchNet
+from gradpot.nn.activations import ACTIVATIONS
 from gradpot.nn.radial import FILTERS
 
 MODELS: dict[str, type[nn.Module]] = {"schnet": SchNet, "painn": PaiNN}
+NAMES = {"filter": FILTERS, "activation": ACTIVATIONS}
+# readouts halve the width; Gaussians lie cutoff/(n_radial - 1) apart
+SMALLEST = {"width": 2, "n_radial": 2}
+KINDS = {int: "a whole number", float: "a number", str: "a name"}
 
 
 def build(name: str, **arguments: object) -> nn.Module:
@@ -22,24 +29,38 @@ def build(name: str, **arguments: object) -> nn.Module:
     Raises:
         InputError: the model, one of its arguments or a value is not known.
     """
+    spec = specification(name, **arguments)
+    model = MODELS[name](**spec)
+    model.spec = {"name": name, **spec}  # type: ignore[assignment]
+    return model
+
+
+def specification(name: str, **arguments: object) -> dict[str, Any]:
+    """All arguments of a model, checked, without making it."""
     if name not in MODELS:
         raise unknown("model", name, MODELS)
     parameters = inspect.signature(MODELS[name]).parameters
     for key in arguments:
         if key not in parameters:
             raise unknown(f"argument of {name}", key, parameters)
-    spec = {key: arguments.get(key, p.default) for key, p in parameters.items()}
-    _check(spec)
-    model = MODELS[name](**spec)
-    model.spec = {"name": name, **spec}  # type: ignore[assignment]
-    return model
+    for key, value in arguments.items():
+        _check_kind(key, value, parameters[key].annotation)
+        _check_value(key, value)
+    return {key: arguments.get(key, p.default) for key, p in parameters.items()}
 
 
-def _check(spec: dict) -> None:
-    if not spec["cutoff"] > 0:
-        raise InputError(f"cutoff is {spec['cutoff']} Å but must be positive")
-    for key in ("width", "n_layers", "n_radial"):
-        if key in spec and (spec[key] < 1 or spec[key] != int(spec[key])):
-            raise InputError(f"{key} is {spec[key]} but must be a positive whole number")
-    if spec.get("filter", "mlp") not in FILTERS:
-        raise unknown("filter", spec["filter"], FILTERS)
+def _check_kind(key: str, value: object, kind: Any) -> None:
+    accepted = (int, float) if kind is float else kind
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+        raise InputError(f"{key} is {value!r} but must be {KINDS.get(kind, kind)}")
+
+
+def _check_value(key: str, value: Any) -> None:
+    if key in NAMES and value not in NAMES[key]:
+        raise unknown(key, value, NAMES[key])
+    if isinstance(value, float) and not isfinite(value):
+        raise InputError(f"{key} is {value} but must be finite")
+    if key == "cutoff" and value <= 0:
+        raise InputError(f"cutoff is {value} Å but must be positive")
+    if type(value) is int and value < (least := SMALLEST.get(key, 1)):
+        raise InputError(f"{key} is {value} but must be at least {least}")
