@@ -25,8 +25,10 @@ ALLOWED = {
     "compile": {"data", "graph"},
 }
 ABOVE = {"errors", "units", "graph", "potential", "checkpoint", "data", "neighbors", "evaluate"}
-ALLOWED |= dict.fromkeys(("calculator", "md", "report", "label"), ABOVE | {"calculator", "report"})
-ALLOWED["train"] = ABOVE | {"compile", "metrics", "models", "nn", "report"}
+ALLOWED |= dict.fromkeys(("calculator", "report", "label"), ABOVE)
+ALLOWED |= {"signals": set(), "blowup": {"neighbors"}, "motion": set()}
+ALLOWED["md"] = {"blowup", "checkpoint", "errors", "motion", "units"}
+ALLOWED["train"] = ABOVE | {"compile", "metrics", "models", "nn", "report", "signals"}
 
 
 def imports(path: Path) -> set[str]:

@@ -18,8 +18,8 @@ from ase.md.verlet import VelocityVerlet
 from numpy.testing import assert_allclose
 
 from gradpot import Calculator, InputError, Potential, build, cli, save
-from gradpot.health import Health, bonds, too_close
-from gradpot.md import LOG, SUMMARY, TRAJECTORY, Settings, claim, drift, read_log, run, signals
+from gradpot.blowup import Health, bonds, too_close
+from gradpot.md import LOG, SUMMARY, TRAJECTORY, Settings, claim, drift, read_log, run
 from gradpot.motion import degrees_of_freedom, thermalize
 from lj import LennardJones
 

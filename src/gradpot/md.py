@@ -6,14 +6,11 @@ flushed one by one, so that what was written survives whatever ends the run.
 """
 
 import io
-import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
-from threading import current_thread, main_thread
 from typing import IO, Any
 
 import numpy as np
@@ -22,7 +19,7 @@ from ase.io.extxyz import write_extxyz
 from ase.md.md import MolecularDynamics
 from jaxtyping import Float
 
-from gradpot import health
+from gradpot import blowup
 from gradpot.checkpoint import write_json
 from gradpot.errors import InputError, unknown
 from gradpot.motion import degrees_of_freedom, thermalize
@@ -125,7 +122,7 @@ def run(
     atoms, rng = _start(atoms, settings), np.random.default_rng(settings.seed)
     if not (settings.keep_velocities and atoms.has("momenta")):
         thermalize(atoms, settings.temperature_K, settings.ensemble, rng)
-    watch = health.Health(atoms, settings.temperature_limit_K, settings.max_stretch)
+    watch = blowup.Health(atoms, settings.temperature_limit_K, settings.max_stretch)
     n_free = degrees_of_freedom(atoms, settings.ensemble)
     dynamics, problem = _dynamics(atoms, settings, rng), None
     folder, begin = claim(folder), time.perf_counter()
@@ -159,7 +156,7 @@ def _start(atoms: Atoms, settings: Settings) -> Atoms:
         raise InputError("npt needs a cell that is periodic along all three axes; use langevin")
     if settings.ensemble == "npt" and start.constraints:
         raise InputError("npt cannot keep atoms fixed; remove the constraints of the structure")
-    problem = health.too_close(start)
+    problem = blowup.too_close(start)
     if problem:
         raise InputError(f"the structure cannot be started from: {problem}")
     start.get_forces()
@@ -298,27 +295,6 @@ def claim(folder: Path | str) -> Path:
 def next_free() -> Path:
     """The first of md-1, md-2, ... that does not exist here."""
     return next(path for n in count(1) if not (path := Path(f"md-{n}")).exists())
-
-
-@contextmanager
-def signals() -> Iterator[Callable[[], int]]:
-    """Turn Ctrl-C and SIGTERM into an answer for `stop`; a second one ends the process at once."""
-    received: list[int] = []
-    before: dict[int, Any] = {}
-
-    def note(number: int, frame: object) -> None:
-        received.append(number)
-        signal.signal(number, before[number])
-
-    if current_thread() is main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.getsignal(number)
-            signal.signal(number, note)
-    try:
-        yield lambda: received[0] if received else 0
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _summary(

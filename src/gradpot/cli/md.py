@@ -70,6 +70,7 @@ def md_command(
     The dynamics stop when they blow up, and what was written stays.
     """
     from gradpot import md
+    from gradpot.signals import signals
 
     settings = md.Settings(
         temperature_K=temperature_K,
@@ -91,7 +92,7 @@ def md_command(
     atoms.calc = _calculator(model, dtype, device)
     _set_threads(threads, len(atoms))
     folder = out or md.next_free()
-    with md.signals() as stop, MDProgress(settings) as progress:
+    with signals() as stop, MDProgress(settings) as progress:
         summary = md.run(atoms, settings, folder, progress.watch, stop)
         number = stop()
     _plot(folder)

@@ -1,13 +1,11 @@
 """The training loop, top to bottom."""
 
 import json
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +20,7 @@ from gradpot.data.split import Split
 from gradpot.errors import RunError
 from gradpot.evaluate import test_errors
 from gradpot.potential import Potential
+from gradpot.signals import signals
 from gradpot.train.config import Config, Train
 from gradpot.train.schedule import judge, learning_rate, progress
 from gradpot.train.state import State
@@ -42,7 +41,7 @@ class Task(NamedTuple):
     """run folder: `model.safetensors`, `state.safetensors` and `metrics.jsonl` go there"""
 
 
-def fit(task: Task, state: State, step: Gradients, watch: Watch) -> int | None:
+def fit(task: Task, state: State, step: Gradients, watch: Watch) -> int:
     """Train until the epochs, the minutes or the patience are used up.
 
     Args:
@@ -51,7 +50,7 @@ def fit(task: Task, state: State, step: Gradients, watch: Watch) -> int | None:
         watch: told of the state, the share of the run that is done, and each validation's row.
 
     Returns:
-        The signal that asked to stop, or None.
+        The signal that asked to stop, or 0.
 
     Raises:
         RunError: the loss is not finite; the last good model is kept.
@@ -60,7 +59,7 @@ def fit(task: Task, state: State, step: Gradients, watch: Watch) -> int | None:
     done, saved_at = progress(state, train, n_batches), state.wall_s
     order = _batches(task, state)
     with signals() as stop, clock(state) as tick:
-        while done < 1 and not stop.signal and not _patience_is_over(state, train):
+        while done < 1 and not stop() and not _patience_is_over(state, train):
             index = next(order)
             loss, *slopes = step(state.parameters, batch(task.data, index))
             value = _finite(loss.item(), task, state, index)
@@ -74,7 +73,7 @@ def fit(task: Task, state: State, step: Gradients, watch: Watch) -> int | None:
                 state.save(task.out / "state.safetensors")
                 saved_at = state.wall_s
     state.save(task.out / "state.safetensors")
-    return stop.signal
+    return stop()
 
 
 def batches_per_epoch(task: Task) -> int:
@@ -150,24 +149,6 @@ def _validate(task: Task, state: State, done: float) -> dict:
 
 def _patience_is_over(state: State, train: Train) -> bool:
     return train.early_stop is not None and state.since_best >= train.early_stop
-
-
-@contextmanager
-def signals() -> Iterator[SimpleNamespace]:
-    """Take the first Ctrl-C or SIGTERM as a request, in `.signal`; the second interrupts."""
-    stop = SimpleNamespace(signal=None)
-
-    def request(number, _frame):
-        if stop.signal:
-            raise KeyboardInterrupt
-        stop.signal = number
-
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
