@@ -3,7 +3,7 @@
 import pytest
 
 from gradpot.errors import InputError
-from gradpot.train.config import config, override, read_json, read_toml
+from gradpot.train.config import config, merge, override, read_json, read_toml
 
 
 def test_defaults_are_complete():
@@ -27,6 +27,23 @@ def test_json_round_trip(tmp_path):
     assert read_json(file) == settings
 
 
+def test_damaged_json(tmp_path):
+    file = tmp_path / "config.json"
+    for text in ("{", "[]", '{"train": {"epoch": 3}}'):
+        file.write_text(text)
+        with pytest.raises(InputError, match=r"config\.json is damaged, or of another version"):
+            read_json(file)
+
+
+def test_changes_go_over_what_is_there():
+    saved = {"train": {"epochs": 3, "ema": 0.9}, "seed": 1}
+    assert merge(saved, {"train": {"epochs": 5}, "seed": 2}) == {
+        "train": {"epochs": 5, "ema": 0.9},
+        "seed": 2,
+    }
+    assert saved["train"]["epochs"] == 3
+
+
 def test_values_are_typed():
     tables = override({}, ["train.compile=false", "train.epochs=7", "data.file=a=b.npz"])
     assert tables == {"train": {"compile": False, "epochs": 7}, "data": {"file": "a=b.npz"}}
@@ -37,12 +54,19 @@ def test_values_are_typed():
     [
         ("train.epoch=5", "unknown key 'train.epoch'; known: epochs, max_minutes"),
         ("trian.epochs=5", "unknown key 'trian'; known: data, model"),
-        ("train.epochs=0", r"train.epochs is 0: input should be greater than or equal to 1"),
-        ("train.batch_size=ten", "train.batch_size is 'ten': input should be a valid integer"),
-        ("loss.penalty=l3", "loss.penalty is 'l3': input should be 'l1', 'l2' or 'huber'"),
+        ("train.epochs=0", r"train.epochs is 0 but must be greater than or equal to 1"),
+        ("train.batch_size=ten", "train.batch_size is 'ten' but must be a valid integer"),
+        ("loss.penalty=l3", "loss.penalty is 'l3' but must be 'l1', 'l2' or 'huber'"),
         ("seed=-1", "seed is -1"),
         ("epochs", "'epochs' is neither a file nor key=value"),
-        ("seed.value=1", "unknown key|seed is"),
+        ("seed.value=1", "seed is {'value': 1} but must be a valid integer"),
+        ("train=3", "train is 3 but must be a table"),
+        ("train.compile=maybe", "train.compile is 'maybe' but must be 'auto' or a valid boolean"),
+        ("rescale.references=3", "rescale.references is 3 but must be a valid string or"),
+        ("rescale.references={H=nan}", "rescale.references is .*finite"),
+        ("train.learning_rate=inf", "train.learning_rate is inf but must be a finite number"),
+        ("train.batch_size=10000000000", "train.batch_size is 10000000000 but must be less than"),
+        ("loss={energy=0,forces=0}", "loss: energy, forces and stress all have weight 0"),
     ],
 )
 def test_wrong_keys(assignment, message):

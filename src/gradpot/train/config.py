@@ -3,17 +3,21 @@
 import json
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gradpot.errors import InputError
+
+# what torch and numpy can count
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+CountOrZero = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Section(BaseModel):
     """A table of the configuration; unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class Data(Section):
@@ -28,9 +32,9 @@ class Data(Section):
     stress_order: str | None = None
     stress_sign: str | None = None
     split: str = "random"
-    n_train: int | None = Field(default=None, ge=1)
-    n_valid: int | None = Field(default=None, ge=1)
-    n_test: int | None = Field(default=None, ge=0)
+    n_train: Count | None = None
+    n_valid: Count | None = None
+    n_test: CountOrZero | None = None
 
 
 class Model(BaseModel):
@@ -63,30 +67,36 @@ class Loss(Section):
     penalty: Literal["l1", "l2", "huber"] = "huber"
     huber_delta: float = Field(default=0.01, gt=0)
 
+    @model_validator(mode="after")
+    def _something_is_learned(self) -> "Loss":
+        if not (self.energy or self.forces or self.stress):
+            raise ValueError("energy, forces and stress all have weight 0; nothing is learned")
+        return self
+
 
 class Train(Section):
     """How the weights are found."""
 
-    epochs: int | None = Field(default=None, ge=1)
+    epochs: Count | None = None
     max_minutes: float | None = Field(default=None, gt=0)
-    batch_size: int = Field(default=10, ge=1)
+    batch_size: Count = 10
     optimizer: Literal["adam", "adamw"] = "adam"
     learning_rate: float = Field(default=5e-3, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"
-    warmup_steps: int = Field(default=100, ge=0)
-    plateau_patience: int = Field(default=10, ge=1)
+    warmup_steps: CountOrZero = 100
+    plateau_patience: Count = 10
     plateau_factor: float = Field(default=0.5, gt=0, lt=1)
     clip_norm: float = Field(default=10.0, gt=0)
     ema: float = Field(default=0.999, ge=0, lt=1)
-    early_stop: int | None = Field(default=None, ge=1)
+    early_stop: Count | None = None
     """validations without an improvement"""
-    valid_every: int | None = Field(default=None, ge=1)
+    valid_every: Count | None = None
     """epochs; unless given, so many that at least 200 steps lie between"""
     save_every_s: float = Field(default=30.0, ge=0)
     compile: Literal["auto"] | bool = "auto"
     dtype: Literal["float32", "float64"] = "float32"
-    threads: int = Field(default=1, ge=1)
+    threads: Count = 1
 
 
 class Config(Section):
@@ -97,10 +107,10 @@ class Config(Section):
     rescale: Rescale = Rescale()
     loss: Loss = Loss()
     train: Train = Train()
-    seed: int = Field(default=0, ge=0)
+    seed: CountOrZero = 0
 
 
-def config(tables: dict[str, Any]) -> Config:
+def config(tables: Any) -> Config:
     """Validate nested tables.
 
     Raises:
@@ -122,7 +132,21 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 def read_json(path: str | Path) -> Config:
     """The resolved configuration that a run keeps."""
-    return config(json.loads(Path(path).read_text()))
+    try:
+        return config(json.loads(Path(path).read_text()))
+    except ValueError as error:
+        raise InputError(f"{path} is damaged, or of another version of gradpot: {error}") from None
+
+
+def merge(tables: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Nested tables with `changes` laid over them."""
+    merged = dict(tables)
+    for key, value in changes.items():
+        below = merged.get(key)
+        if isinstance(below, dict) and isinstance(value, dict):
+            value = merge(below, value)
+        merged[key] = value
+    return merged
 
 
 def override(tables: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
@@ -156,15 +180,32 @@ def _value(text: str) -> Any:
 
 
 def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
+    errors: list[Any] = error.errors()
+    first = errors[0]
     if first["type"] == "extra_forbidden":
-        return f"unknown key {key!r}; known: {', '.join(_known(first['loc']))}"
-    return f"{key} is {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+        key, known = ".".join(map(str, first["loc"])), _section(first["loc"]).model_fields
+        return f"unknown key {key!r}; known: {', '.join(known)}"
+    key = _key(first["loc"])
+    if first["type"] == "value_error":
+        return f"{key}: {first['ctx']['error']}"
+    # a value that may be of several kinds has an error for each
+    expected = " or ".join(_expected(e) for e in errors if _key(e["loc"]) == key)
+    return f"{key or 'the configuration'} is {first['input']!r} but must be {expected}"
 
 
-def _known(location: tuple) -> list[str]:
+def _expected(error: dict[str, Any]) -> str:
+    if error["type"] == "model_type":
+        return "a table"
+    return error["msg"].removeprefix("Input should be ")
+
+
+def _key(location: tuple) -> str:
+    """The dotted key of an error, without the members of a union that pydantic adds."""
+    return ".".join(location[:2])
+
+
+def _section(location: tuple) -> type[BaseModel]:
     section: Any = Config
     for part in location[:-1]:
         section = section.model_fields[part].annotation
-    return list(section.model_fields)
+    return section
