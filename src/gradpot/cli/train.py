@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +20,9 @@ from gradpot.cli import (
     stress_label,
 )
 from gradpot.errors import InputError
+
+if TYPE_CHECKING:
+    from gradpot.train.config import Config
 
 SIGNALED = 128  # exit code of a process that a signal ended: 128 + its number
 
@@ -65,17 +68,11 @@ def train(
         "model.activation": activation,
     }
     tables = _tables(list(settings or []), flags)
-    if resume and out is None:
-        raise InputError("--resume needs --out RUN, the folder of the run to go on with")
-    if resume and not tables and not (out / "config.json").exists():  # type: ignore[operator]
-        raise InputError(f"--resume: there is no run in {out}; to begin one, say with which data")
+    resolved = _configuration(tables, out, resume)
 
     from gradpot.cli.progress import TrainingProgress, table
-    from gradpot.train.config import config, read_json
     from gradpot.train.run import train as run
 
-    known = resume and not tables
-    resolved = read_json(out / "config.json") if known else config(tables)  # type: ignore[operator]
     folder = out or _free_folder(resolved.model.name, resolved.data.file)
     with TrainingProgress() as progress:
         results = run(resolved, folder, resume, progress.say, progress.watch)
@@ -129,6 +126,20 @@ def _tables(settings: list[str], flags: dict[str, str | None]) -> dict[str, Any]
         if value is not None:
             put(tables, key, value)
     return tables
+
+
+def _configuration(tables: dict[str, Any], out: Path | None, resume: bool) -> "Config":
+    """Of a new run; or of the one to go on with, and what is given lies over it."""
+    from gradpot.train.config import config, merge, read_json
+
+    if resume and out is None:
+        raise InputError("--resume needs --out RUN, the folder of the run to go on with")
+    saved = out / "config.json" if out and resume else None
+    if saved and saved.exists():
+        tables = merge(read_json(saved).model_dump(), tables)
+    elif saved and not tables:
+        raise InputError(f"--resume: there is no run in {out}; to begin one, say with which data")
+    return config(tables)
 
 
 def _free_folder(model: str, data: str) -> Path:

@@ -20,7 +20,7 @@ from gradpot.data.source import read
 from gradpot.data.split import Split, split
 from gradpot.errors import InputError
 from gradpot.evaluate import evaluate, sizes, test_errors
-from gradpot.models import build
+from gradpot.models import build, specification
 from gradpot.train.board import with_board
 from gradpot.train.config import Config, Data, Train, read_json
 from gradpot.train.loop import Task, Watch, batches_per_epoch, fit
@@ -29,6 +29,9 @@ from gradpot.train.state import State
 from gradpot.train.step import gradients
 
 Say = Callable[[str], None]
+# what a run writes, in this order
+FILES = ("split.json", "rescaling.json", "config.json", "metrics.jsonl", "model.safetensors")
+FILES += ("state.safetensors", "results.json", "learning_curve.png", "parity.png")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 # a run that says neither epochs nor minutes
 DEFAULT_EPOCHS = 200
@@ -61,9 +64,8 @@ def train(
         RunError: the loss is not finite.
     """
     out = Path(out)
-    begun = (out / "config.json").exists()
-    if begun and not resume:
-        raise InputError(f"{out} already holds a run; choose another --out, or --resume it")
+    begun = _check_folder(out, resume)
+    specification(**settings.model.model_dump())
     # small tensors: more threads mostly wait for each other, and sums lose their order
     torch.set_num_threads(settings.train.threads)
     frames = _frames(settings, say)
@@ -151,9 +153,28 @@ def finish(task: Task, state: State, frames: Frames) -> dict:
 
 
 def metrics(out: Path) -> list[dict]:
-    """Rows of `metrics.jsonl`, one for each validation."""
+    """Rows of `metrics.jsonl`, one for each validation; a row that was not finished is no row."""
     path = out / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def _check_folder(out: Path, resume: bool) -> bool:
+    """Whether a run was begun in `out`; refuse a folder where files would be overwritten."""
+    found = [name for name in FILES if (out / name).exists()]
+    if "config.json" in found:
+        if not resume:
+            raise InputError(f"{out} already holds a run; choose another --out, or --resume it")
+        return True
+    if resume:  # killed before it had written its configuration
+        found = [name for name in found if name not in FILES[:2]]
+    if found:
+        raise InputError(
+            f"{out} holds {found[0]} but no config.json, so it is no run; choose another --out"
+        )
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; --out names a folder")
+    return False
 
 
 def _frames(settings: Config, say: Say) -> Frames:
@@ -235,7 +256,7 @@ def _continue(task: Task, state: State, fingerprint: str, say: Say) -> None:
     """Restore the state, after checking that settings and data are those it was saved with."""
     before = read_json(task.out / "config.json")
     _same_settings(before, task.config, task.out)
-    if json.loads((task.out / "split.json").read_text())["data"] != fingerprint:
+    if _begun_with(task.out / "split.json") != fingerprint:
         raise InputError(
             f"the frames of {task.config.data.file} are not those that {task.out} was begun with"
         )
@@ -247,6 +268,13 @@ def _continue(task: Task, state: State, fingerprint: str, say: Say) -> None:
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     write_bytes(task.out / "metrics.jsonl", lines.encode())
     write_json(task.out / "config.json", task.config.model_dump())
+
+
+def _begun_with(split: Path) -> str:
+    try:
+        return json.loads(split.read_text())["data"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{split} is damaged; begin a new run") from None
 
 
 def _same_settings(before: Config, now: Config, out: Path) -> None:
