@@ -31,15 +31,7 @@ def compiled(function: Gradients, parameters: list[Tensor], example: Batch) -> G
         and two edges or more; smaller ones go to `function` itself, because the compiler takes
         sizes 0 and 1 for constants.
     """
-    from torch.fx.experimental.proxy_tensor import make_fx
-
-    def plain(parameters: list[Tensor], *tensors: Tensor) -> tuple[Tensor, ...]:
-        return function(parameters, _batch(tensors))
-
-    trace = make_fx(plain, tracing_mode="symbolic", _allow_non_fake_inputs=True)(
-        parameters, *_tensors(example)
-    )
-    fast = torch.compile(trace, dynamic=True, fullgraph=True)
+    fast = torch.compile(trace(function, parameters, example), dynamic=True, fullgraph=True)
 
     @torch.no_grad()
     def step(parameters: list[Tensor], piece: Batch) -> tuple[Tensor, ...]:
@@ -52,6 +44,24 @@ def compiled(function: Gradients, parameters: list[Tensor], example: Batch) -> G
             return fast([p.detach() for p in parameters], *_tensors(piece))
 
     return step
+
+
+def trace(
+    function: Gradients, parameters: list[Tensor], example: Batch
+) -> Callable[..., tuple[Tensor, ...]]:
+    """`function` as tensor operations with open sizes, of parameters and a batch's tensors.
+
+    Raises:
+        Exception: whatever the tracer says of a model that asks a tensor for its values, counts
+            with `len`, or branches on a size.
+    """
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    def plain(parameters: list[Tensor], *tensors: Tensor) -> tuple[Tensor, ...]:
+        return function(parameters, _batch(tensors))
+
+    tracer = make_fx(plain, tracing_mode="symbolic", _allow_non_fake_inputs=True)
+    return tracer(parameters, *_tensors(example))
 
 
 def example_batch(data: Dataset, parameters: list[Tensor]) -> Batch:
