@@ -117,6 +117,8 @@ def read_structures(
         InputError: not a file of structures, or a bad index.
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; expected a file of structures")
     if not path.is_file():
         raise InputError(f"no such file: {path}")
     reader = _read_npz if path.suffix == ".npz" else _read_by_ase
@@ -150,14 +152,16 @@ def _read_npz(path: Path, length_unit: str | None) -> list["Atoms"]:
 
 def _read_by_ase(path: Path, length_unit: str | None) -> list["Atoms"]:
     import ase.io
+    from ase.io.formats import filetype
 
     from gradpot.units import length_factor
 
-    try:
-        found = list(ase.io.iread(path, index=":"))
-    except Exception as error:  # every format raises its own
-        raise InputError(f"ASE cannot read {path}: {error or type(error).__name__}") from error
     factor = length_factor(length_unit or "Ang")
+    try:
+        kind = filetype(str(path), guess=False)
+        found = list(ase.io.iread(path, ":", kind, do_not_split_by_at_sign=True))
+    except Exception as error:  # every format raises its own
+        raise InputError(f"ASE cannot read {path} ({type(error).__name__}: {error})") from error
     for atoms in found:
         atoms.set_cell(atoms.cell.array * factor)
         atoms.positions *= factor
@@ -234,26 +238,48 @@ def _failed(i: int, error: Exception, frames_file: Path) -> InputError:
 
 
 def _check_found(path: Path, structures: list["Atoms"]) -> int:
-    """Cut off a frame that was not finished; compare the others; say how many there are."""
+    """Compare what is there; cut off a frame that was not finished; say how many there are."""
     import ase.io
 
     if not path.exists():
         return 0
     n_found, end = _complete_frames(path)
-    if end < path.stat().st_size:
-        os.truncate(path, end)
     if n_found > len(structures):
         raise InputError(
             f"{path} has {n_found} frames and the input {len(structures)}; choose another --out"
         )
-    found = ase.io.iread(path, index=":", format="extxyz") if n_found else ()
+    whole = io.StringIO(path.read_bytes()[:end].decode())
+    found = ase.io.iread(whole, index=":", format="extxyz") if n_found else ()
     for i, (old, new) in enumerate(zip(found, structures)):
         if not _same(old, new):
             raise InputError(
                 f"frame {i} of {path} is not the structure of the input; choose another --out, "
                 "or delete that file"
             )
+    _cut(path, end, structures[n_found : n_found + 1])
     return n_found
+
+
+def _cut(path: Path, end: int, todo: list["Atoms"]) -> None:
+    """Take off a frame that was not finished, if it is the one to come: else it is not ours."""
+    rest = path.read_bytes()[end:].decode(errors="replace").splitlines()
+    if not rest:
+        return
+    if not todo or not _begins(rest, _as_text(todo[0]).splitlines()):
+        raise InputError(
+            f"{path} ends with a frame that is not finished and not one of the input; "
+            "choose another --out"
+        )
+    os.truncate(path, end)
+
+
+def _begins(written: list[str], bare: list[str]) -> bool:
+    """Whether the lines, but for their labels, are the first of the structure without labels."""
+    pairs = [(w, b) for i, (w, b) in enumerate(zip(written, bare)) if i != 1]
+    whole, (last, wanted) = pairs[:-1], pairs[-1]
+    return all(w.startswith(b) for w, b in whole) and (
+        last.startswith(wanted) or wanted.startswith(last)
+    )
 
 
 def _complete_frames(path: Path) -> tuple[int, int]:
