@@ -21,7 +21,7 @@ ALLOWED = {
     "metrics": {"graph"},
     "checkpoint": {"errors", "models", "potential"},
     "data": {"errors", "graph", "neighbors", "units", "checkpoint"},
-    "evaluate": {"checkpoint", "data", "graph", "metrics", "potential", "report"},
+    "evaluate": {"checkpoint", "data", "errors", "graph", "metrics", "potential", "report"},
     "compile": {"data", "graph"},
 }
 ABOVE = {"errors", "units", "graph", "potential", "checkpoint", "data", "neighbors", "evaluate"}

@@ -79,14 +79,18 @@ def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
     """Named tensors and header, as `write_tensors` wrote them."""
     from safetensors import SafetensorError, safe_open
 
+    if Path(path).is_dir():
+        raise InputError(f"{path} is a folder; expected a file, such as its model.safetensors")
     if not Path(path).is_file():
         raise FileNotFoundError(f"no such file: {path}")
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except PermissionError:
+        raise
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is not a safetensors file ({error})") from None
+        raise InputError(f"{path} is damaged or not a safetensors file ({error})") from None
     if "gradpot" not in metadata:
         raise InputError(f"{path} was not written by gradpot: it has no gradpot header")
     return tensors, json.loads(metadata["gradpot"])

@@ -11,12 +11,15 @@ from torch import Tensor
 
 from gradpot.checkpoint import load
 from gradpot.data.dataset import Dataset, batch, dataset
+from gradpot.data.files import n_missing
 from gradpot.data.source import read
+from gradpot.errors import InputError
 from gradpot.graph import Properties
 from gradpot.metrics import errors
 from gradpot.potential import Potential
 
 EDGES_AT_ONCE = 20_000
+PLOTS = (".png", ".pdf", ".svg")
 
 
 def evaluate(
@@ -75,12 +78,17 @@ def evaluate_file(
         reading: units and stress, see `data.source.read`.
 
     Raises:
-        InputError: wrong file, units that are not known, or elements that the model does not know.
+        InputError: wrong file, units that are not known, no labels, or elements that the model
+            does not know.
     """
+    if plot:
+        _check_plot(plot)
     potential = load(model)
     frames = read(file, **reading)
     for notice in frames.notices:
         say(notice)
+    if all(count == frames.n_atoms.shape[0] for count in n_missing(frames).values()):
+        raise InputError(f"{file} has neither energies nor forces nor stress to compare with")
     potential.check_elements(np.unique(frames.numbers))
     data = dataset(frames, potential.cutoff, dtype=potential.dtype)
     predicted, labels = evaluate(potential, data, torch.arange(sizes(data).shape[0]))
@@ -89,3 +97,11 @@ def evaluate_file(
 
         parity(predicted, labels, sizes(data), plot)
     return errors(predicted, labels, sizes(data))
+
+
+def _check_plot(path: Path) -> None:
+    """Before the minutes that an evaluation may take."""
+    if path.suffix not in PLOTS:
+        raise InputError(f"cannot write {path}; its name has to end in {', '.join(PLOTS)}")
+    if not path.parent.is_dir():
+        raise InputError(f"--plot {path}: there is no folder {path.parent}")

@@ -56,10 +56,11 @@ StressSign = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="standard output holds JSON and nothing else")]
 
 
-def _print_version(asked: bool) -> None:
+def _print_version(asked: bool) -> bool:
     if asked:
         print(f"gradpot {__version__}")
         raise typer.Exit
+    return asked
 
 
 @app.callback()

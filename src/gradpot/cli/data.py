@@ -53,13 +53,13 @@ def _print(summary: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     table = Table(title=summary["file"], show_header=False, title_justify="left")
     for row in _rows(summary):
         table.add_row(*row)
-    console.print(table, markup=False)
+    console.print(table)
     for notice in summary["notices"]:
-        console.print(f"- {notice}", markup=False)
+        console.print(f"- {notice}")
     _print_warnings(console, summary["warnings"])
 
 
@@ -67,7 +67,7 @@ def _print_warnings(console: "Console", warnings: list[str]) -> None:
     if not warnings:
         console.print("nothing looks wrong", style="green")
     for warning in warnings:
-        console.print(f"warning: {warning}", style="bold red", markup=False)
+        console.print(f"warning: {warning}", style="bold red")
 
 
 def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:

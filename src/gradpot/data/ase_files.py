@@ -53,7 +53,7 @@ def read(path: Path, user: Declared, stress: StressLabel | None) -> Frames:
 
     kind, options = None, {}
     try:
-        kind = filetype(str(path))
+        kind = filetype(str(path), guess=False)
         if kind == "extxyz":
             options["properties_parser"] = _comment_line
         structures = ase_read(path, ":", kind, do_not_split_by_at_sign=True, **options)

@@ -85,8 +85,8 @@ class Arrays:
         self.path = path
         try:
             self.file = np.load(file, allow_pickle=False)
-        except (ValueError, zipfile.BadZipFile, EOFError) as error:
-            raise InputError(f"{path} is damaged or not an npz file ({error})") from None
+        except (ValueError, zipfile.BadZipFile, EOFError):
+            raise InputError(f"{path} is damaged or not an npz file") from None
         if not isinstance(self.file, np.lib.npyio.NpzFile):
             raise InputError(f"{path} is a single array; expected an npz file of named arrays")
         self.keys = set(self.file.files)
