@@ -79,6 +79,11 @@ class Settings:
             raise InputError(f"pressure_GPa is {self.pressure_GPa} but must be finite")
         if not self.max_stretch > 1:
             raise InputError(f"max_stretch is {self.max_stretch} but must be more than 1")
+        if not self.temperature_limit_K > self.temperature_K:
+            raise InputError(
+                f"max_temperature_K is {self.max_temperature_K} but must be above the "
+                f"temperature, {self.temperature_K}"
+            )
         if self.ensemble == "npt" and self.temperature_K == 0:
             raise InputError("temperature_K is 0, but npt needs a positive temperature")
 
