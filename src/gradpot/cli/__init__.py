@@ -16,6 +16,10 @@ from gradpot.errors import InputError, RunError
 if TYPE_CHECKING:
     from gradpot.data.stress import StressLabel
 
+# chapters of the help
+POTENTIALS, DATA = "Potentials", "Data"
+UNITS, STRESS = "Units, where the file does not say them", "Stress labels, all four or none"
+
 app = typer.Typer(
     name="gradpot",
     no_args_is_help=True,
@@ -26,31 +30,48 @@ app = typer.Typer(
 data_app = typer.Typer(
     help="Look into data files; list and fetch public data sets.", no_args_is_help=True
 )
-app.add_typer(data_app, name="data")
+app.add_typer(data_app, name="data", rich_help_panel=DATA)
 
 EnergyUnit = Annotated[
-    str | None, typer.Option("--energy-unit", help="of the file: eV, kcal/mol, hartree ...")
+    str | None,
+    typer.Option(
+        "--energy-unit", rich_help_panel=UNITS, help="of the file: eV, kcal/mol, hartree ..."
+    ),
 ]
-LengthUnit = Annotated[str | None, typer.Option("--length-unit", help="of the file: Ang, bohr, nm")]
+LengthUnit = Annotated[
+    str | None,
+    typer.Option("--length-unit", rich_help_panel=UNITS, help="of the file: Ang, bohr, nm"),
+]
 ForceUnit = Annotated[
-    str | None, typer.Option("--force-unit", help="default: energy unit over length unit")
+    str | None,
+    typer.Option(
+        "--force-unit", rich_help_panel=UNITS, help="default: energy unit over length unit"
+    ),
 ]
 StressKey = Annotated[
-    str | None, typer.Option("--stress-key", help="array or field of the file with the stress")
+    str | None,
+    typer.Option("--stress-key", rich_help_panel=STRESS, help="array or field of the file"),
 ]
 StressUnit = Annotated[
-    str | None, typer.Option("--stress-unit", help="kbar, GPa, eV/Ang^3; eV for a virial")
+    str | None,
+    typer.Option(
+        "--stress-unit", rich_help_panel=STRESS, help="kbar, GPa, eV/Ang^3; eV for a virial"
+    ),
 ]
 StressOrder = Annotated[
     str | None,
     typer.Option(
-        "--stress-order", help="voigt: xx yy zz yz xz xy; vasp: xx yy zz xy yz zx; matrix: 3 × 3"
+        "--stress-order",
+        rich_help_panel=STRESS,
+        help="voigt: xx yy zz yz xz xy; vasp: xx yy zz xy yz zx; matrix: 3 × 3",
     ),
 ]
 StressSign = Annotated[
     str | None,
     typer.Option(
-        "--stress-sign", help="tension: positive when stretched (ASE); compression: opposite (VASP)"
+        "--stress-sign",
+        rich_help_panel=STRESS,
+        help="tension: positive when stretched (ASE); compression: opposite (VASP)",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="standard output holds JSON and nothing else")]

@@ -12,7 +12,7 @@ from gradpot.cli import Json, data_app, say
 
 @data_app.command("list")
 def list_sets(as_json: Json = False) -> None:
-    """List the data sets that have a name: what they are, and whether they are here already."""
+    """List the data sets that have a name, and whether they are here."""
     from gradpot.data import catalog
 
     if as_json:
@@ -30,11 +30,11 @@ def fetch_set(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Download a data set, compare its checksum, and print where it is.
+    """Download a data set and print where it is; compares checksums.
 
-    A transfer that was interrupted goes on where it stopped. Without access to the internet the
-    message says what to download and where to put it; GRADPOT_DATA_MIRROR names a server of
-    your own.
+    A transfer that was interrupted goes on where it stopped. Without access to
+    the internet the message says what to download and where to put it;
+    GRADPOT_DATA_MIRROR names a server of your own.
     """
     from gradpot.data import catalog
 

@@ -34,7 +34,7 @@ def info(
     stress_sign: StressSign = None,
     as_json: Json = False,
 ) -> None:
-    """Look into a file: sizes, ranges, units, duplicates, and do energies and forces agree."""
+    """Show what is in a file, and what looks wrong with it."""
     stress = stress_label(stress_key, stress_unit, stress_order, stress_sign)
 
     from gradpot.data.health import inspect

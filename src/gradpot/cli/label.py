@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from gradpot.cli import Json, LengthUnit, app, say
+from gradpot.cli import DATA, Json, LengthUnit, app, say
 
 
-@app.command("label")
+@app.command("label", rich_help_panel=DATA)
 def label_command(
     structures: Annotated[Path, typer.Argument(help="structures: npz, or any file ASE reads")],
     method: Annotated[str, typer.Option("--with", help="gfn2-xtb or gfn1-xtb (tblite)")],
@@ -21,7 +21,10 @@ def label_command(
     length_unit: LengthUnit = None,
     as_json: Json = False,
 ) -> None:
-    """Label structures with a reference method; go on where an earlier run stopped."""
+    """Compute energies and forces with a reference method.
+
+    Goes on where an earlier run stopped.
+    """
     from gradpot import label
     from gradpot.errors import InputError
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gradpot.cli import Json, LengthUnit, app, say
+from gradpot.cli import POTENTIALS, Json, LengthUnit, app, say
 from gradpot.errors import InputError, RunError, unknown
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ COLD = (
 )
 
 
-@app.command("md")
+@app.command("md", rich_help_panel=POTENTIALS)
 def md_command(
     model: Annotated[Path, typer.Argument(help="model.safetensors of a run")],
     structure: Annotated[
@@ -65,9 +65,10 @@ def md_command(
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Run molecular dynamics; write a trajectory, a log, a summary and a plot.
+    """Run molecular dynamics with a potential.
 
-    The dynamics stop when they blow up, and what was written stays.
+    Writes a trajectory, a log, a summary and a plot. The dynamics stop when
+    they blow up, and what was written stays.
     """
     from gradpot import md
     from gradpot.signals import signals

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gradpot.cli import (
+    POTENTIALS,
     EnergyUnit,
     ForceUnit,
     Json,
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
 SIGNALED = 128  # exit code of a process that a signal ended: 128 + its number
 
 
-@app.command()
+@app.command(rich_help_panel=POTENTIALS)
 def train(
     settings: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[CONFIG.toml] [KEY=VALUE]...",
-            help="a TOML file, and single keys such as train.epochs=100 model.width=128",
+            metavar="SETTINGS",
+            help="a TOML file, then KEY=VALUE such as train.epochs=100 model.width=128",
         ),
     ] = None,
     data: Annotated[str | None, typer.Option(help="file, or a name of `gradpot data list`")] = None,
@@ -50,10 +51,23 @@ def train(
     stress_sign: StressSign = None,
     as_json: Json = False,
 ) -> int:
-    """Train a potential on energies and forces; with no options, on the embedded ethanol set.
+    """Train a potential on energies and forces.
 
-    Every key of the configuration is in the docs, docs/training.md; a flag wins over a KEY=VALUE,
-    and that over the file.
+    Without options: PaiNN on the ethanol set that comes with the package.
+    A flag wins over KEY=VALUE, and that over the TOML file. docs/training.md
+    has all keys; the most used are:
+
+    data.n_train, data.n_valid   frames; the others are the test set
+    data.split                   random, block (trajectories), or a file
+    model.cutoff                 in Å
+    model.width, model.n_layers  size of the network
+    model.filter                 spline, or mlp as published
+    train.epochs                 how long
+    train.max_minutes            how long at most
+    train.batch_size             frames in a step
+    train.learning_rate          its highest value
+    train.compile                auto, true or false
+    seed                         of split, weights and order
     """
     flags = {
         "data.file": data,
@@ -87,7 +101,7 @@ def train(
     return 0
 
 
-@app.command("eval")
+@app.command("eval", rich_help_panel=POTENTIALS)
 def evaluate(
     model: Annotated[Path, typer.Argument(help="model.safetensors of a run")],
     file: Annotated[str, typer.Argument(help="labeled structures, or a name of `data list`")],
@@ -101,7 +115,7 @@ def evaluate(
     stress_sign: StressSign = None,
     as_json: Json = False,
 ) -> None:
-    """Errors of a potential on the labels of a file, in meV and meV/Å."""
+    """Measure the errors of a potential on a file, in meV and meV/Å."""
     from gradpot.cli.progress import table
     from gradpot.evaluate import evaluate_file
 
