@@ -268,6 +268,12 @@ def test_a_bad_start_writes_nothing(tmp_path, make, settings, message):
     assert not (tmp_path / "run").exists()
 
 
+def test_limits_without_end_are_still_json(tmp_path):
+    summary = run(dimer(), Settings(time_ps=0.002, max_stretch=np.inf), tmp_path)
+    assert summary["settings"]["max_stretch"] == "inf"
+    json.loads((tmp_path / SUMMARY).read_text(), parse_constant=lambda name: pytest.fail(name))
+
+
 def test_a_folder_with_a_run_is_left_alone(tmp_path):
     run(dimer(), Settings(time_ps=0.002), tmp_path)
     content = (tmp_path / TRAJECTORY).read_bytes()

@@ -315,13 +315,14 @@ def _summary(
         "ns_per_day": time_fs * 1e-6 / (seconds / 86400.0),
         "seconds": seconds,
     }
-    # JSON has no NaN
+    # JSON has neither NaN nor infinity
+    limits = {k: "inf" if v == np.inf else v for k, v in asdict(settings).items()}
     known = {k: float(v) if v is not None and np.isfinite(v) else None for k, v in values.items()}
     return {
         "formula": atoms.get_chemical_formula(),
         "n_atoms": len(atoms),
         "n_steps": n_steps,
         **known,
-        "settings": asdict(settings),
+        "settings": limits,
         "folder": str(folder),
     }
