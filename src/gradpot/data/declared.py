@@ -79,4 +79,4 @@ def _source(file: Declared, user: Declared) -> str:
     said = [kind for kind, unit in zip(Declared._fields, file) if unit]
     told = [kind for kind, unit in zip(Declared._fields, user) if unit and kind not in said]
     parts = ((said, "from the file"), (told, "as told"))
-    return ", ".join(f"{' and '.join(kinds)} {whence}" for kinds, whence in parts if kinds)
+    return "; ".join(f"{', '.join(kinds)} {whence}" for kinds, whence in parts if kinds)

@@ -89,7 +89,8 @@ def consistency(frames: Frames) -> dict[str, Any]:
     """Verdict on energies against forces, with the figures it rests on."""
     found = fit(near_pairs(frames))
     if found is None:
-        return {"verdict": "cannot tell", "text": "no pairs of frames with energies and forces"}
+        text = "no two frames with energies and forces have the same atoms in order and one cell"
+        return {"verdict": "cannot tell", "text": text}
     return _verdict(found, *judge(found))
 
 
