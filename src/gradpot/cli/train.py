@@ -1,6 +1,7 @@
 """`gradpot train` and `gradpot eval`."""
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -105,7 +106,9 @@ def train(
 def evaluate(
     model: Annotated[Path, typer.Argument(help="model.safetensors of a run")],
     file: Annotated[str, typer.Argument(help="labeled structures, or a name of `data list`")],
-    plot: Annotated[Path | None, typer.Option(help="write a parity plot, PNG")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="parity plot; default parity-FILE.png beside the model")
+    ] = None,
     energy_unit: EnergyUnit = None,
     length_unit: LengthUnit = None,
     force_unit: ForceUnit = None,
@@ -121,7 +124,11 @@ def evaluate(
 
     stress = stress_label(stress_key, stress_unit, stress_order, stress_sign)
     units = {"energy_unit": energy_unit, "length_unit": length_unit, "force_unit": force_unit}
+    if plot is None and os.access(model.parent, os.W_OK):
+        plot = model.parent / f"parity-{Path(file.replace(':', '-')).stem}.png"
     results = evaluate_file(model, file, plot, say, stress=stress, **units)
+    if plot:
+        say(f"parity plot: {plot}")
     if as_json:
         print(json.dumps(results))
     else:

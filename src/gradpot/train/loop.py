@@ -130,7 +130,13 @@ def _validate(task: Task, state: State, done: float) -> dict:
     bare = Potential(state.average, dict.fromkeys(candidate.references, 0.0), candidate.scale)
     errors = test_errors(bare, task.data, torch.from_numpy(task.parts.valid))
     if judge(state, task.config.train, score(errors, task.config, task.rescaling)):
-        note = {"epoch": state.epoch, "step": state.step, "valid": errors}
+        note = {
+            "epoch": state.epoch,
+            "step": state.step,
+            "valid": errors,
+            "rescaling": task.rescaling._asdict(),
+            "config": task.config.model_dump(),
+        }
         save(candidate, task.out / "model.safetensors", note)
     row = {
         "epoch": state.epoch,
