@@ -166,7 +166,10 @@ def _distance_warnings(shortest: float | None, symbols: Iterable[str]) -> list[s
     radii = sorted(float(covalent_radii[atomic_numbers[symbol]]) for symbol in symbols)
     bond = sum(radii[:2]) if len(radii) > 1 else 2 * radii[0]
     if shortest < 0.5:
-        return [f"two atoms are {shortest:.3g} Å apart: are lengths in nm (--length-unit nm)?"]
+        return [
+            f"two atoms are {shortest:.3g} Å apart: are lengths in nm (--length-unit nm), or told in "
+            "bohr while they are Ang?"
+        ]
     if shortest > 1.6 * bond:
         return [
             f"no two atoms are closer than {shortest:.3g} Å, where {bond:.3g} Å is usual: "
