@@ -167,8 +167,8 @@ def _distance_warnings(shortest: float | None, symbols: Iterable[str]) -> list[s
     bond = sum(radii[:2]) if len(radii) > 1 else 2 * radii[0]
     if shortest < 0.5:
         return [
-            f"two atoms are {shortest:.3g} Å apart: are lengths in nm (--length-unit nm), or told in "
-            "bohr while they are Ang?"
+            f"two atoms are {shortest:.3g} Å apart: are lengths in nm (--length-unit nm), "
+            "or told in bohr while they are Ang?"
         ]
     if shortest > 1.6 * bond:
         return [
