@@ -1,13 +1,14 @@
 """How the embedded data set was made: GFN2-xTB dynamics of ethanol at 500 K.
 
 Each walker relaxes the molecule, heats it with a Langevin thermostat, and keeps a frame every
-750 fs. Positions are rounded to float32 and to eight decimals *before* they are labeled, so that
-energies and forces belong to the positions that are stored (README.md says how nearly). These
+500 fs, half of them (by lot) as their mirror images: left and right have the same energy, but change
+places slowly. Positions are rounded to float32 and to eight decimals *before* they are labeled, so
+that energies and forces belong to the stored positions (README.md says how nearly). These
 commands make the file:
 
-    python -m gradpot.data.embedded.ethanol walk 0 walk0.xyz        # and 1 walk1.xyz
-    gradpot label walk0.xyz --with gfn2-xtb --out label0.xyz        # and walk1, label1
-    python -m gradpot.data.embedded.ethanol pack label0.xyz label1.xyz ethanol.npz
+    python -m gradpot.data.embedded.ethanol walk 0 walk0.xyz        # and 1, 2
+    gradpot label walk0.xyz --with gfn2-xtb --out label0.xyz        # and 1, 2
+    python -m gradpot.data.embedded.ethanol pack label0.xyz label1.xyz label2.xyz ethanol.npz
 """
 
 import sys
@@ -15,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-FRAMES_PER_WALKER = 800
-INTERVAL_FS, HEATING_FS, TIMESTEP_FS = 750.0, 3000.0, 1.0
+FRAMES_PER_WALKER = 500
+INTERVAL_FS, HEATING_FS, TIMESTEP_FS = 500.0, 2000.0, 0.5
 TEMPERATURE_K = 500.0
 
 
@@ -46,11 +47,12 @@ def walk(seed: int, out: Path) -> None:
         rng=rng,
     )
     dynamics.run(round(HEATING_FS / TIMESTEP_FS))
-    for _ in range(FRAMES_PER_WALKER):
+    mirror = np.random.default_rng([seed, 1]).choice([-1.0, 1.0], FRAMES_PER_WALKER)
+    for side in mirror:
         dynamics.run(round(INTERVAL_FS / TIMESTEP_FS))
         frame = atoms.copy()
         centered = frame.positions - frame.get_center_of_mass()
-        frame.positions = centered.astype(np.float32)
+        frame.positions = (centered * [side, 1.0, 1.0]).astype(np.float32)
         frame.set_constraint()
         frame.set_momenta(None)
         ase.io.write(out, frame, format="extxyz", append=True)
