@@ -1,0 +1,74 @@
+"""What docs/training.md says of keys and defaults is what the code does."""
+
+import inspect
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from gradpot.data.references import MODES
+from gradpot.models import MODELS
+from gradpot.train.config import Config, config, override
+from gradpot.train.run import FILES
+
+TRAINING = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
+UNSET = "—"
+
+
+def table(heading: str) -> list[list[str]]:
+    """Cells of the rows of each table that begins with this heading, without the backticks."""
+    rows, inside = [], False
+    for line in TRAINING.splitlines():
+        inside = line.startswith("|") and (inside or line.startswith(f"| {heading} |"))
+        if inside and not line.startswith(("|---", f"| {heading} |")):
+            cells = re.split(r"(?<!\\)\|", line)[1:-1]
+            rows.append([cell.strip().strip("`") for cell in cells])
+    return rows
+
+
+def defaults() -> dict[str, object]:
+    """Every key of the configuration, dotted, with its default; without the model's arguments."""
+    tables = Config().model_dump()
+    seed = {"seed": tables.pop("seed")}
+    return seed | {f"{s}.{key}": value for s, keys in tables.items() for key, value in keys.items()}
+
+
+def value_of(key: str, text: str) -> object:
+    """What the code makes of `key=text` as it stands in the table."""
+    tables = config(override({}, [f"{key}={text}"])).model_dump()
+    section, _, name = key.rpartition(".")
+    return (tables[section] if section else tables)[name]
+
+
+def test_every_key_has_its_row():
+    said = {row[0] for row in table("key")}
+    assert said == defaults().keys() - {"model.name"}
+    assert "`model.name` (default `painn`)" in TRAINING
+
+
+@pytest.mark.parametrize(("key", "default"), [row[:2] for row in table("key")])
+def test_defaults_are_those_of_the_code(key, default):
+    assert (None if default == UNSET else value_of(key, default)) == defaults()[key]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_arguments_of_models(name):
+    heading = next(line for line in TRAINING.splitlines() if line.startswith("| argument |"))
+    column = [cell.strip(" `") for cell in heading.split("|")[1:-1]].index(name)
+    said = {row[0].removeprefix("model."): row[column] for row in table("argument")}
+    parameters = inspect.signature(MODELS[name]).parameters
+    assert {k: v for k, v in said.items() if v != UNSET} == {
+        key: str(parameter.default) for key, parameter in parameters.items()
+    }
+
+
+def test_modes_and_files():
+    assert tuple(row[0] for row in table("mode")) == MODES
+    assert {row[0] for row in table("file")} == {*FILES, "tensorboard/"}
+
+
+def test_the_example_is_valid():
+    example = re.search(r"```toml\n(.*?)```", TRAINING, re.DOTALL)
+    assert example
+    assert config(tomllib.loads(example[1])).train.max_minutes == 10
