@@ -1,0 +1,95 @@
+"""The documentation is true: its Python runs, its commands parse, its listing is the folder."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+import gradpot
+from gradpot.cli import app, commands  # noqa: F401 (commands fill the app)
+from gradpot.models import specification
+from gradpot.train.config import config, override
+from gradpot.train.run import train
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a language, without those that say no-run."""
+    found = FENCE.findall(page.read_text())
+    return [text for name, rest, text in found if name == language and "no-run" not in rest]
+
+
+def calls() -> list[tuple[str, str]]:
+    """Every line of a shell block that calls gradpot, with the page it is on."""
+    return [
+        (page.name, line)
+        for page in (*PAGES, ROOT / "README.md")
+        for text in blocks(page, "sh")
+        for line in text.replace("\\\n", " ").splitlines()
+        if re.match(r"(\w+=\S+ +)*gradpot ", line)
+    ]
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Path:
+    """A run folder: seconds of a small network on the embedded set."""
+    out = tmp_path_factory.mktemp("docs") / "RUN"
+    keys = ["data.n_train=100", "data.n_test=5", "model.width=16", "model.n_layers=1"]
+    keys += ["train.epochs=20", "train.learning_rate=1e-2", "train.compile=false"]
+    train(config(override({}, keys)), out, say=lambda line: None)
+    return out
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_python_runs(page, request, tmp_path, monkeypatch, capsys):
+    """The blocks of a page one after the other, as a reader would type them."""
+    code = blocks(page, "python")
+    monkeypatch.chdir(tmp_path)
+    if any("RUN/" in text for text in code):
+        (tmp_path / "RUN").symlink_to(request.getfixturevalue("trained"))
+    names: dict = {}
+    for text in code:
+        exec(compile(text, page.name, "exec"), names)
+
+
+@pytest.mark.parametrize(("page", "line"), calls())
+def test_commands_parse(page, line):
+    words = shlex.split(line, comments=True)
+    words = words[words.index("gradpot") + 1 :]
+    command = typer.main.get_command(app)
+    while hasattr(command, "commands"):
+        assert words[0] in command.commands, f"{page}: no command {words[0]} in {line!r}"
+        command = command.commands[words.pop(0)]
+    # raises what a user would see: unknown options, missing arguments, values of a wrong type
+    context = command.make_context("gradpot", words)
+    if command.name == "train":
+        keys = [word for word in context.params["settings"] or [] if "=" in word]
+        specification(**config(override({}, keys)).model.model_dump())
+
+
+def test_examples_were_found():
+    assert {page for page, _ in calls()} >= {"data.md", "dynamics.md", "units-and-formats.md"}
+    assert sum(len(blocks(page, "python")) for page in PAGES) >= 8
+
+
+def test_layout_lists_every_file():
+    text = (ROOT / "docs" / "layout.md").read_text()
+    listing = text.split("```")[1]
+    source = Path(gradpot.__file__).parent
+    files = {path for path in source.rglob("*.py") if path.name != "__init__.py"}
+    for path in files - set(source.glob("data/embedded/*")):
+        assert re.search(rf"\b{path.name}\b", listing), f"{path.name} is not in docs/layout.md"
+        assert path.parent == source or f"{path.parent.name}/" in listing
+    for name in re.findall(r"\w+\.py", listing):
+        assert list(source.rglob(name)), f"docs/layout.md lists {name}, which is not there"
+
+
+def test_links_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
