@@ -11,6 +11,7 @@ import pytest
 from commands import TINY, contents, gradpot, process
 from safetensors.numpy import save_file
 
+from gradpot.data import catalog
 from gradpot.train.config import config, override
 from gradpot.train.run import train
 
@@ -307,6 +308,14 @@ def test_forbidden_folder(monkeypatch, capsys, tmp_path):
     said = gradpot(monkeypatch, capsys, ["train", *TINY.split(), "--out", out])
     assert said.code == 2
     assert f"error: permission denied: {out}" in said.err
+
+
+def test_ctrl_c_leaves_no_traceback(monkeypatch, capsys):
+    def ctrl_c():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(catalog, "entries", ctrl_c)
+    assert gradpot(monkeypatch, capsys, ["data", "list"]) == (130, "", "")
 
 
 def test_errors_of_a_real_process(place):

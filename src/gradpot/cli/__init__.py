@@ -129,7 +129,7 @@ def main() -> None:
     except RunError as error:
         _stop(str(error), 1)
     except (typer.Abort, KeyboardInterrupt):
-        _stop("interrupted", 130)
+        sys.exit(130)  # as typer does inside a command; the terminal shows ^C
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise

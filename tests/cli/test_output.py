@@ -1,0 +1,96 @@
+"""What a command that goes well prints: JSON and nothing else where asked; help; the version."""
+
+import json
+import resource
+import subprocess
+import sys
+
+import pytest
+from commands import TINY, gradpot
+
+import gradpot as package
+
+KEYS = (
+    "data.n_train data.n_valid model.width model.n_layers model.cutoff model.filter train.epochs "
+    "train.max_minutes train.batch_size train.learning_rate train.compile seed"
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("place")
+    (folder / "h2.xyz").write_text("2\n\nH 0 0 0\nH 0 0 0.74\n")
+    return folder
+
+
+MD = "--time-ps 0.0001 --timestep-fs 0.01 --max-temperature-K 1e9"
+# in this order: the others need the model of the first
+JSON = [
+    (f"train {TINY} --out run --json", {"test", "valid", "n_parameters", "train_cpu_s", "seed"}),
+    ("train --out run --resume train.epochs=2 --json", {"test", "epochs", "steps", "out"}),
+    ("eval run/model.safetensors ethanol --json", {"energy_mae_meV", "forces_mae_meV_A"}),
+    (f"md run/model.safetensors H2O {MD} --json", {"formula", "n_steps", "blow_up"}),
+    ("label h2.xyz --with gfn2-xtb --out labeled.xyz --json", {"out", "n_labeled", "skipped"}),
+    ("data info ethanol --json", {"frames", "elements", "consistency", "warnings"}),
+    ("data fetch ethanol --json", {"name", "path", "energy_unit", "citation"}),
+]
+
+
+def test_json_and_nothing_else(monkeypatch, capfd, place):
+    monkeypatch.chdir(place)
+    for line, keys in JSON:
+        said = gradpot(monkeypatch, capfd, line.split())
+        assert said.code == 0, (line, said.err)
+        assert keys <= json.loads(said.out, parse_constant=_no_number).keys(), line
+    assert json.loads((place / "run" / "results.json").read_text())["epochs"] == 2
+
+
+def test_json_of_the_catalog(monkeypatch, capfd):
+    said = gradpot(monkeypatch, capfd, ["data", "list", "--json"])
+    names = {entry["name"] for entry in json.loads(said.out)}
+    assert {"ethanol", "md17:aspirin", "rmd17:ethanol"} <= names
+    assert said.err == ""
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is not JSON")
+
+
+def test_brackets_in_a_name_are_no_markup(monkeypatch, capfd, place):
+    monkeypatch.chdir(place)
+    (place / "[red]a[b].xyz").write_text((place / "h2.xyz").read_text())
+    said = gradpot(monkeypatch, capfd, ["data", "info", "[red]a[b].xyz"])
+    assert said.code == 0
+    assert "[red]a[b].xyz" in said.out
+
+
+def test_version(monkeypatch, capfd):
+    said = gradpot(monkeypatch, capfd, ["--version"])
+    assert said == (0, f"gradpot {package.__version__}\n", "")
+
+
+def test_help_is_a_table_of_contents(monkeypatch, capfd):
+    monkeypatch.setenv("COLUMNS", "80")
+    said = gradpot(monkeypatch, capfd, ["--help"])
+    lines = [line.strip(" │") for line in said.out.splitlines()]
+    commands = [line.split()[0] for line in lines if line and line.split()[0].isalpha()]
+    listed = [word for word in commands if word in ("train", "eval", "md", "label", "data")]
+    assert listed == ["train", "eval", "md", "label", "data"]
+    assert said.code == 0
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "md", "label", "data info", "data fetch"])
+def test_help_fits_eighty_columns(monkeypatch, capfd, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    said = gradpot(monkeypatch, capfd, [*command.split(), "--help"])
+    assert said.code == 0
+    assert max(len(line.rstrip()) for line in said.out.splitlines()) <= 80
+    if command == "train":
+        assert all(key in said.out for key in KEYS.split())
+
+
+def test_help_is_quick():
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-m", "gradpot", "--help"], check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
