@@ -21,6 +21,7 @@ from gradpot import Calculator, InputError, Potential, build, cli, save
 from gradpot.blowup import Health, bonds, too_close
 from gradpot.md import LOG, SUMMARY, TRAJECTORY, Settings, claim, drift, read_log, run
 from gradpot.motion import degrees_of_freedom, thermalize
+from gradpot.signals import signals
 from lj import LennardJones
 
 
