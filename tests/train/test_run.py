@@ -137,7 +137,7 @@ def test_resume_wants_the_same_settings(finished):
 
 def test_a_finished_run_can_be_made_longer(tmp_path):
     run(tmp_path / "run", "train.epochs=4")
-    results = run(tmp_path / "run", "train.epochs=8", resume=True)
+    results = run(tmp_path / "run", "train.epochs=8", "train.compile=auto", resume=True)
     assert results["epochs"] == 8
     assert [row["epoch"] for row in metrics(tmp_path / "run")] == [2, 4, 6, 8]
 
@@ -234,6 +234,20 @@ def test_kill_9_then_resume(tmp_path, finished):
 def test_kill_9_many_times(tmp_path, finished):
     for trial in range(6):
         killed(tmp_path / f"run{trial}", finished, kills=5, seed=trial)
+
+
+@pytest.mark.slow
+def test_compiled_runs_resume_to_the_bit(tmp_path):
+    keys = ("train.epochs=6", "train.compile=true")
+
+    def interrupt(state, done, row):
+        if state.step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    run(tmp_path / "whole", *keys)
+    assert run(tmp_path / "parts", *keys, watch=interrupt)["stopped"] == signal.SIGTERM
+    run(tmp_path / "parts", *keys, resume=True)
+    assert_same_bits(tmp_path / "parts", tmp_path / "whole")
 
 
 @pytest.mark.slow

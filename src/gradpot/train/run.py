@@ -68,6 +68,9 @@ def train(
     specification(**settings.model.model_dump())
     # small tensors: more threads mostly wait for each other, and sums lose their order
     torch.set_num_threads(settings.train.threads)
+    if begun and settings.train.compile == "auto":
+        settings = settings.model_copy(deep=True)
+        settings.train.compile = read_json(out / "config.json").train.compile
     frames = _frames(settings, say)
     task, state = prepare(settings, frames, out)
     say(str(task.rescaling))
