@@ -65,8 +65,10 @@ def bspline(r: Float[Tensor, "n"], n_control: int, cutoff: float) -> Float[Tenso
     slope and curvature vanish at the cutoff. The centers are `bspline_grid`.
     """
     centers = torch.arange(-1, n_control - 1, dtype=r.dtype, device=r.device)
-    t = (r[:, None] * (n_control / cutoff) - centers).abs()
-    inner = (2.0 / 3.0) - t.square() * (1.0 - 0.5 * t)
+    offset = r[:, None] * (n_control / cutoff) - centers
+    t = offset.abs()
+    # the square is of `offset`: the derivative of |x| at 0 would spoil the second one there
+    inner = (2.0 / 3.0) - offset.square() * (1.0 - 0.5 * t)
     outer = torch.relu(2.0 - t).pow(3) / 6.0
     return torch.where(t < 1.0, inner, outer)
 
