@@ -1,4 +1,4 @@
-"""The README's eight lines of Python, run as they stand on a potential trained on the embedded set."""
+"""The README's eight lines of Python, run as they stand on a potential trained here."""
 
 import re
 from pathlib import Path

@@ -113,6 +113,29 @@ def test_split_is_kept_by_index(finished):
     assert not set(split["train"]) & set(split["test"])
 
 
+def test_stress_alone_decides_which_model_is_kept(tmp_path, data):
+    keys = (
+        f"data.file={data / 'mlearn_si' / 'si_test25.npz'}",
+        "data.n_train=4",
+        "data.n_valid=2",
+        "data.stress_key=virial_stress",
+        "data.stress_unit=kbar",
+        "data.stress_order=vasp",
+        "data.stress_sign=compression",
+        "model.cutoff=3.5",
+        "loss.stress=1",
+        "loss.energy=0",
+        "loss.forces=0",
+    )
+    run(tmp_path / "run", *keys, "train.epochs=8")
+    rows = metrics(tmp_path / "run")
+    errors = [row["valid"]["stress_mae_meV_A3"] for row in rows]
+    assert [row["best"] for row in rows] == [
+        e == min(errors[: i + 1]) for i, e in enumerate(errors)
+    ]
+    assert errors[-1] < errors[0]
+
+
 def test_seeds(tmp_path, finished):
     run(tmp_path / "same", "train.epochs=20")
     run(tmp_path / "other", "train.epochs=20", "seed=1")

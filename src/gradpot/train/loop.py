@@ -18,8 +18,8 @@ from gradpot.data.dataset import Dataset, batch
 from gradpot.data.references import Rescaling
 from gradpot.data.split import Split
 from gradpot.errors import RunError
-from gradpot.evaluate import test_errors
-from gradpot.potential import Potential
+from gradpot.evaluate import sizes, test_errors
+from gradpot.potential import Potential, volume
 from gradpot.signals import signals
 from gradpot.train.config import Config, Train
 from gradpot.train.schedule import judge, learning_rate, progress
@@ -86,14 +86,17 @@ def potential(task: Task, state: State) -> Potential:
     return Potential(state.average, task.rescaling.references, task.rescaling.scale)
 
 
-def score(errors: dict, config: Config, rescaling: Rescaling) -> float:
+def score(errors: dict, task: Task) -> float:
     """One number for a validation: absolute errors in the units and weights of the loss."""
-    unit = 1e3 * rescaling.scale
+    unit = 1e3 * task.rescaling.scale
+    loss, valid = task.config.loss, torch.from_numpy(task.parts.valid)
+    room = volume(task.data.cell[valid]).sum() / sizes(task.data)[valid].sum()
     terms = {
-        "energy_mae_meV_per_atom": config.loss.energy / unit,
-        "forces_mae_meV_A": config.loss.forces * rescaling.length / unit,
+        "energy_mae_meV_per_atom": loss.energy / unit,
+        "forces_mae_meV_A": loss.forces * task.rescaling.length / unit,
+        "stress_mae_meV_A3": loss.stress * room.item() / unit,
     }
-    return sum(weight * (errors[key] or 0.0) for key, weight in terms.items())
+    return sum(weight * (errors.get(key) or 0.0) for key, weight in terms.items())
 
 
 def _batches(task: Task, state: State) -> Iterator[Tensor]:
@@ -129,7 +132,7 @@ def _validate(task: Task, state: State, done: float) -> dict:
     # references are off the labels and cancel in differences
     bare = Potential(state.average, dict.fromkeys(candidate.references, 0.0), candidate.scale)
     errors = test_errors(bare, task.data, torch.from_numpy(task.parts.valid))
-    if judge(state, task.config.train, score(errors, task.config, task.rescaling)):
+    if judge(state, task.config.train, score(errors, task)):
         note = {
             "epoch": state.epoch,
             "step": state.step,
