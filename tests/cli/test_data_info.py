@@ -36,7 +36,7 @@ TOLD = ("--energy-unit", "kcal/mol", "--length-unit", "Ang")
 def test_a_table_for_people(file):
     result = info(file, *TOLD)
     assert result.exit_code == 0
-    for words in ("set.npz", "20, of 1 compositions", "C 20, O 20", "cannot tell", "kcal/mol, Ang"):
+    for words in ("set.npz", "20, compositions: 1", "C 20, O 20", "cannot tell", "kcal/mol, Ang"):
         assert words in result.stdout
 
 

@@ -75,7 +75,7 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     forces, net = summary["forces_eV_A"], summary["net_force_eV_A"]
     agree = summary["consistency"]
     rows = [
-        ("frames", f"{summary['frames']}, of {summary['compositions']} compositions"),
+        ("frames", f"{summary['frames']}, compositions: {summary['compositions']}"),
         ("atoms per frame", _span(summary["n_atoms"], "d")),
         ("elements", ", ".join(f"{e} {n}" for e, n in summary["elements"].items())),
         ("periodic", f"{summary['periodic_frames']} frames"),
