@@ -25,8 +25,8 @@ test-slow: install
 	$(BIN)/pytest --numprocesses 2 -m "slow or not slow"
 
 lint: install
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/pyright
 	$(BIN)/python .ci/size.py
 
