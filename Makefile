@@ -2,7 +2,7 @@
 # needed but a C++ compiler (g++), and that only for compiled training.
 PYTHON ?= python3
 BIN := .venv/bin
-DEMO_MINUTES ?= 2
+DEMO_BUDGET ?= train.max_minutes=2
 DEMO_PS ?= 5
 DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
@@ -32,7 +32,7 @@ lint: install
 
 # data → training → errors → dynamics → plots, in about three minutes
 demo: install
-	$(BIN)/gradpot train --model painn --out $(DEMO) train.max_minutes=$(DEMO_MINUTES)
+	$(BIN)/gradpot train --model painn --out $(DEMO) $(DEMO_BUDGET)
 	$(BIN)/gradpot md $(DEMO)/model.safetensors CH3CH2OH --temperature-K 500 --time-ps $(DEMO_PS) \
 		--timestep-fs 0.5 --ensemble langevin --out $(DEMO)/md
 	@echo
