@@ -47,6 +47,24 @@ def counted(calculator: Calculator) -> list[int]:
     return calls
 
 
+def test_threads_are_given_back(ethanol):
+    calculator = Calculator(
+        Potential(build("painn", width=8, n_layers=1), {1: 0.0, 6: 0.0, 8: 0.0})
+    )
+    during = []
+    calculator.potential.register_forward_pre_hook(
+        lambda *_: during.append(torch.get_num_threads())
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        calculator.get_potential_energy(ethanol)
+        assert during == [1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_forces_are_minus_the_gradient(potential, ethanol, crystal):
     for atoms in (ethanol, crystal):
         atoms.calc = Calculator(potential)

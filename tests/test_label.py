@@ -91,6 +91,35 @@ def test_frames_of_other_structures_are_refused(tmp_path):
     assert out.read_bytes() == before
 
 
+def test_methods_are_not_mixed(tmp_path):
+    pytest.importorskip("tblite")
+    out, water = tmp_path / "out.xyz", rattled(molecule("H2O"), 2)
+    label(water[:1], reference("gfn2-xtb"), out)
+    before = out.read_bytes()
+    with pytest.raises(InputError, match="labeled with GFN2-xTB, not with GFN1-xTB; choose"):
+        label(water, reference("gfn1-xtb"), out)
+    with pytest.raises(InputError, match="labeled with GFN2-xTB, not with GFN2-xTB charge=1"):
+        label(water, reference("gfn2-xtb", charge=1), out)
+    assert out.read_bytes() == before
+    assert label(water, reference("gfn2-xtb"), out).n_found == 1
+
+
+def test_charge_is_the_calculators(tmp_path):
+    pytest.importorskip("tblite")
+    structure = Atoms("OH3", [[0, 0, 0], [0.98, 0, 0], [-0.49, 0.85, 0], [-0.49, -0.85, 0]])
+    label([structure], reference("gfn2-xtb", charge=1), tmp_path / "ion.xyz")
+    label([structure], reference("gfn2-xtb"), tmp_path / "radical.xyz")
+    ion, radical = (ase.io.read(tmp_path / name) for name in ("ion.xyz", "radical.xyz"))
+    # taking an electron away costs several eV
+    assert ion.get_potential_energy() > radical.get_potential_energy() + 3
+    assert ion.info["method"] == "GFN2-xTB charge=1"
+
+
+def test_an_atom_that_is_no_element_is_refused(tmp_path):
+    with pytest.raises(InputError, match="has an atom X, which is no element"):
+        label([Atoms("XH", [[0, 0, 0], [1, 0, 0]])], EMT(), tmp_path / "out.xyz")
+
+
 def test_a_file_of_another_kind_is_not_touched(tmp_path):
     out = tmp_path / "out.xyz"
     out.write_text("my notes\n")

@@ -5,6 +5,8 @@ nothing more, and any change of the atoms is noticed.
 """
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,9 @@ from gradpot.errors import InputError
 from gradpot.graph import Graph, Properties
 from gradpot.neighbors import ALL_PAIRS_BELOW, neighbor_list
 from gradpot.potential import Potential
+
+# atoms
+SMALL = 100
 
 
 class VerletList:
@@ -88,6 +93,8 @@ class Calculator(AseCalculator):
             total energy are float64 always.
         device: None keeps that of the potential; files are loaded on the CPU.
         skin: Å, see `VerletList`; 0 searches for neighbors at every move.
+        threads: of torch, during a call; None is one thread below 100 atoms, where more threads
+            mostly wait for one another, and torch's own number above.
 
     Raises:
         InputError: at the first call, for elements that the potential does not know, for
@@ -102,6 +109,7 @@ class Calculator(AseCalculator):
         dtype: torch.dtype | None = None,
         device: str | torch.device | None = None,
         skin: float = 0.5,
+        threads: int | None = None,
     ):
         super().__init__()
         if not 0.0 <= skin < np.inf:
@@ -112,6 +120,7 @@ class Calculator(AseCalculator):
             potential = checkpoint.load(potential)
         self.potential = potential.to(device=device, dtype=dtype).eval().requires_grad_(False)
         self.neighbors = VerletList(potential.cutoff, skin)
+        self.threads = threads
         self._dtype, self._device = self.potential.dtype, self.potential.device
         self._numbers, self._edge_index = np.zeros(0, dtype=int), np.zeros((2, 0), dtype=int)
         self._graph = self._without_edges(self._numbers)
@@ -142,7 +151,8 @@ class Calculator(AseCalculator):
         self.results = {}
         if self.check_state(atoms):
             self.atoms = atoms.copy()
-        predicted = self.potential(self.graph(atoms))
+        with _threads(self.threads or (1 if len(atoms) < SMALL else None)):
+            predicted = self.potential(self.graph(atoms))
         self.results = _results(predicted, periodic=bool(atoms.pbc.all()))
 
     def graph(self, atoms: Atoms) -> Graph:
@@ -179,6 +189,17 @@ class Calculator(AseCalculator):
 
     def _get_name(self) -> str:
         return "gradpot"
+
+
+@contextmanager
+def _threads(n: int | None) -> Iterator[None]:
+    """Let torch use `n` threads for a while; None changes nothing."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _results(predicted: Properties, periodic: bool) -> dict:

@@ -1,5 +1,6 @@
 """Run a potential over many frames."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 from gradpot.checkpoint import load
 from gradpot.data.dataset import Dataset, batch, dataset
 from gradpot.data.files import n_missing
+from gradpot.data.frames import Frames
 from gradpot.data.source import read
 from gradpot.errors import InputError
 from gradpot.graph import Properties
@@ -87,6 +89,7 @@ def evaluate_file(
     frames = read(file, **reading)
     for notice in frames.notices:
         say(notice)
+    _tell_what_was_trained_on(Path(model).with_name("split.json"), frames, say)
     if all(count == frames.n_atoms.shape[0] for count in n_missing(frames).values()):
         raise InputError(f"{file} has neither energies nor forces nor stress to compare with")
     potential.check_elements(np.unique(frames.numbers))
@@ -97,6 +100,17 @@ def evaluate_file(
 
         parity(predicted, labels, sizes(data), plot)
     return errors(predicted, labels, sizes(data))
+
+
+def _tell_what_was_trained_on(split: Path, frames: Frames, say: Callable[[str], None]) -> None:
+    """Compare the frames with those of the run that the model lies in."""
+    try:
+        parts = json.loads(split.read_text())
+        same, n_train = parts["data"] == frames.fingerprint(), len(parts["train"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if same:
+        say(f"note: {n_train} of these frames are what this model was trained on; see results.json")
 
 
 def _check_plot(path: Path) -> None:

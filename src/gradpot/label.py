@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -37,8 +37,14 @@ class Labeled(NamedTuple):
     """structures that failed, in this run or an earlier one, and why"""
 
 
-def reference(name: str) -> "BaseCalculator":
+def reference(
+    name: str, charge: int | None = None, multiplicity: int | None = None
+) -> "BaseCalculator":
     """A reference calculator by name, one of `METHODS`.
+
+    Args:
+        charge: total charge in e; None takes the sum of the atoms' initial charges, mostly 0.
+        multiplicity: 2S + 1; None takes the lowest that the number of electrons allows.
 
     Raises:
         InputError: the name is not known, or tblite is not installed.
@@ -52,7 +58,9 @@ def reference(name: str) -> "BaseCalculator":
         from tblite.ase import TBLite
     except ImportError as error:
         raise InputError(f"{name} needs tblite; install it: pip install gradpot[label]") from error
-    return TBLite(method=METHODS[name.lower()], verbosity=0, cache_api=False)
+    given = {"charge": charge, "multiplicity": multiplicity}
+    told: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    return TBLite(method=METHODS[name.lower()], verbosity=0, cache_api=False, **told)
 
 
 def label(
@@ -83,7 +91,7 @@ def label(
     frames_file = _frames_file(out, structures)
     skipped = _read_skipped(frames_file)
     todo = [i for i in range(len(structures)) if i not in skipped]
-    n_found = _check_found(frames_file, [structures[i] for i in todo])
+    n_found = _check_found(frames_file, [structures[i] for i in todo], _method(calculator))
     n_labeled = 0
     with open(frames_file, "a") as file:
         for i in _track(todo[n_found:], todo, progress):
@@ -180,6 +188,8 @@ def _plain(i: int, atoms: "Atoms") -> "Atoms":
     """Atoms, cell, and initial charges and moments; positions as the file will hold them."""
     if not np.isfinite(atoms.positions).all():
         raise InputError(f"structure {i} (counted from 0) has positions that are not numbers")
+    if (atoms.numbers < 1).any():
+        raise InputError(f"structure {i} (counted from 0) has an atom X, which is no element")
     plain = atoms.copy()
     plain.set_constraint()
     plain.positions = plain.positions.round(DECIMALS)
@@ -218,8 +228,18 @@ def _compute(atoms: "Atoms", calculator: "BaseCalculator") -> "Atoms":
         if not np.isfinite(value).all():
             raise ArithmeticError(f"{name} is not finite")
     frame = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    frame.info["method"] = _method(calculator)
     frame.calc = SinglePointCalculator(frame, **labels)
     return frame
+
+
+def _method(calculator: "BaseCalculator") -> str:
+    """What a frame keeps of its calculator: the name, charge and multiplicity, no more."""
+    told = getattr(calculator, "parameters", {})
+    name = told.get("method") or type(calculator).__name__
+    known = [key for key in ("charge", "multiplicity") if told.get(key) is not None]
+    extra = [f"{key}={told[key]}" for key in known]
+    return " ".join([str(name), *extra])
 
 
 def _as_text(frame: "Atoms") -> str:
@@ -237,7 +257,7 @@ def _failed(i: int, error: Exception, frames_file: Path) -> InputError:
     )
 
 
-def _check_found(path: Path, structures: list["Atoms"]) -> int:
+def _check_found(path: Path, structures: list["Atoms"], method: str) -> int:
     """Compare what is there; cut off a frame that was not finished; say how many there are."""
     import ase.io
 
@@ -255,6 +275,11 @@ def _check_found(path: Path, structures: list["Atoms"]) -> int:
             raise InputError(
                 f"frame {i} of {path} is not the structure of the input; choose another --out, "
                 "or delete that file"
+            )
+        if old.info.get("method", method) != method:
+            raise InputError(
+                f"frame {i} of {path} was labeled with {old.info['method']}, not with {method}; "
+                "choose another --out"
             )
     _cut(path, end, structures[n_found : n_found + 1])
     return n_found

@@ -43,10 +43,10 @@ MAX_POINTS = 3000
 
 
 def learning_curve(metrics: Sequence[Mapping], path: str | Path) -> None:
-    """Training loss and the errors of the validation set against the epoch.
+    """Training loss and the errors of the validation set against the gradient steps done.
 
     Args:
-        metrics: rows of `metrics.jsonl`: "epoch", "train_loss" and "valid" with
+        metrics: rows of `metrics.jsonl`: "step", "train_loss" and "valid" with
             "energy_mae_meV" and "forces_mae_meV_A".
         path: of the PNG file.
     """
@@ -59,10 +59,10 @@ def learning_curve(metrics: Sequence[Mapping], path: str | Path) -> None:
     curves = [curve for curve in curves if curve[2][0].size]
     with mpl.rc_context(STYLE):
         figure, axes = _figure(len(curves))
-        for ax, (label, color, (epoch, value)) in zip(axes, curves):
-            few = epoch.size < 30
-            ax.semilogy(epoch, value, color=color, marker="o" if few else None, markersize=3)
-            ax.set(xlabel="epoch", title=_with_best(label, epoch, value))
+        for ax, (label, color, (step, value)) in zip(axes, curves):
+            few = step.size < 30
+            ax.semilogy(step, value, color=color, marker="o" if few else None, markersize=3)
+            ax.set(xlabel="step", title=_with_best(label, step, value))
             ax.locator_params(axis="x", integer=True)
             _plain_log(ax)
         _save(figure, path)
@@ -197,20 +197,20 @@ def _both(
 
 
 def _curve(metrics: Sequence[Mapping], value: Callable[[Mapping], object]) -> tuple:
-    """Epochs and values where there is a positive, finite value."""
-    rows = [(row["epoch"], number) for row in metrics if (number := value(row)) is not None]
-    epoch, values = np.array(rows, dtype=float).reshape(-1, 2).T
+    """Steps and values where there is a positive, finite value."""
+    rows = [(row["step"], number) for row in metrics if (number := value(row)) is not None]
+    steps, values = np.array(rows, dtype=float).reshape(-1, 2).T
     good = np.isfinite(values) & (values > 0)
-    return epoch[good], values[good]
+    return steps[good], values[good]
 
 
 def _valid(row: Mapping, key: str) -> object:
     return (row.get("valid") or {}).get(key)
 
 
-def _with_best(label: str, epoch: np.ndarray, value: np.ndarray) -> str:
+def _with_best(label: str, step: np.ndarray, value: np.ndarray) -> str:
     best = int(np.argmin(value))
-    return f"{label}\nlowest {value[best]:.3g} at epoch {epoch[best]:g}"
+    return f"{label}\nlowest {value[best]:.3g} at step {step[best]:.0f}"
 
 
 def _plain_log(ax: Axes) -> None:

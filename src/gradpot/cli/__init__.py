@@ -4,6 +4,7 @@ What a user gets wrong is an `InputError`: one line on standard error, exit code
 """
 
 import os
+import signal
 import sys
 import warnings
 from typing import TYPE_CHECKING, Annotated
@@ -113,6 +114,8 @@ def say(line: str) -> None:
 def main() -> None:
     """Entry point: run the command, turn what the user got wrong into one line and exit code 2."""
     warnings.showwarning = _show_warning
+    # an exception, as Python makes of Ctrl-C, can get lost while large libraries are imported
+    before = signal.signal(signal.SIGINT, _leave)
     try:
         from gradpot.cli import commands  # noqa: F401
 
@@ -136,6 +139,15 @@ def main() -> None:
         _stop_usage(error)
     else:
         sys.exit(code if isinstance(code, int) else 0)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _leave(*_signal: object) -> None:
+    """End at once. Loops that have something to keep take the signal themselves (`signals`)."""
+    if sys.stderr.isatty():
+        os.write(2, b"\x1b[?25h\n")  # a progress bar hides the cursor
+    os._exit(130)
 
 
 def _show_warning(message: Warning | str, *_where: object) -> None:

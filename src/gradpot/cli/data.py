@@ -65,7 +65,7 @@ def _print(summary: dict[str, Any]) -> None:
 
 def _print_warnings(console: "Console", warnings: list[str]) -> None:
     if not warnings:
-        console.print("nothing looks wrong", style="green")
+        console.print("nothing looks wrong in what could be checked", style="green")
     for warning in warnings:
         console.print(f"warning: {warning}", style="bold red")
 
@@ -83,7 +83,9 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("energy per atom / eV", _span(summary["energy_per_atom_eV"], ".4f")),
         (
             "forces / eV/Å",
-            f"rms {forces['rms']:.4g}, max {forces['max']:.4g}" if forces else "none",
+            f"rms of components {forces['rms']:.4g}, largest vector {forces['max']:.4g}"
+            if forces
+            else "none",
         ),
         ("net force / eV/Å", f"up to {net['max']:.2g} (frame {net['frame']})" if net else "none"),
         ("shortest distance / Å", _number(summary["shortest_distance_A"])),

@@ -18,6 +18,10 @@ def label_command(
     skip_failures: Annotated[
         bool, typer.Option("--skip-failures", help="go on after a structure that fails")
     ] = False,
+    charge: Annotated[int | None, typer.Option(help="total charge in e; default 0")] = None,
+    multiplicity: Annotated[
+        int | None, typer.Option(help="2S + 1; default the lowest that is possible")
+    ] = None,
     length_unit: LengthUnit = None,
     as_json: Json = False,
 ) -> None:
@@ -30,7 +34,7 @@ def label_command(
 
     if out.resolve() == structures.resolve():
         raise InputError(f"--out {out} is the input itself; choose another name")
-    calculator = label.reference(method)
+    calculator = label.reference(method, charge, multiplicity)
     found = label.read_structures(structures, length_unit, index)
     done = label.label(found, calculator, out, skip_failures, progress=not as_json)
     if as_json:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 # a terminal redraws; a log file gets a line now and then
 REDRAW_S, LINE_S = 0.25, 15.0
-# atoms, below which threads wait for one another longer than they compute
-SMALL = 100
 COLD = (
     ", because from a relaxed start half of the kinetic energy goes into the potential; "
     "begin with a frame of a langevin run and --keep-velocities, or at twice the temperature"
@@ -90,8 +88,7 @@ def md_command(
     atoms = read_structure(structure, index, length_unit)
     if keep_velocities and not atoms.has("momenta"):
         raise InputError(f"--keep-velocities: {structure} has no momenta; leave the option out")
-    atoms.calc = _calculator(model, dtype, device)
-    _set_threads(threads, len(atoms))
+    atoms.calc = _calculator(model, dtype, device, threads)
     folder = out or md.next_free()
     with signals() as stop, MDProgress(settings) as progress:
         summary = md.run(atoms, settings, folder, progress.watch, stop)
@@ -129,7 +126,7 @@ def read_structure(name: str, index: str, length_unit: str | None) -> "Atoms":
         ) from None
 
 
-def _calculator(model: Path, dtype: str | None, device: str):
+def _calculator(model: Path, dtype: str | None, device: str, threads: int | None):
     import torch
 
     from gradpot.calculator import Calculator
@@ -138,18 +135,9 @@ def _calculator(model: Path, dtype: str | None, device: str):
     if dtype not in types:
         raise unknown("dtype", dtype, ["float32", "float64"])
     try:
-        return Calculator(model, dtype=types[dtype], device=device)
+        return Calculator(model, dtype=types[dtype], device=device, threads=threads)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {device} cannot be used: {error}") from None
-
-
-def _set_threads(threads: int | None, n_atoms: int) -> None:
-    import torch
-
-    if threads is not None:
-        torch.set_num_threads(threads)
-    elif n_atoms < SMALL:
-        torch.set_num_threads(1)
 
 
 def _plot(folder: Path) -> None:
@@ -166,7 +154,9 @@ def _in_words(summary: dict) -> str:
         f"{summary['time_fs'] / 1000:g} ps in {summary['n_steps']} steps, {speed:.3g} ns/day"
     ]
     if temperature is not None:
-        cold = summary["settings"]["ensemble"] == "nve" and temperature < 0.7 * wanted
+        set_up = summary["settings"]
+        relaxed = set_up["ensemble"] == "nve" and not set_up["keep_velocities"]
+        cold = relaxed and temperature < 0.7 * wanted
         lines.append(f"mean temperature: {temperature:.0f} K" + (COLD if cold else ""))
     if summary["drift_meV_atom_ps"] is not None:
         lines.append(f"drift of the total energy: {summary['drift_meV_atom_ps']:.3g} meV/atom/ps")

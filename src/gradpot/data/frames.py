@@ -1,5 +1,6 @@
 """`Frames`: labeled structures as arrays, in eV and Å, the way every reader gives them."""
 
+import hashlib
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -47,6 +48,22 @@ class Frames(NamedTuple):
             forces=self.forces[atoms],
             **{key: getattr(self, key)[index] for key in ("cell", "pbc", "energy", "stress")},
         )
+
+    @property
+    def n_compositions(self) -> int:
+        """How many different sum formulas there are."""
+        frame = np.repeat(np.arange(self.n_atoms.shape[0]), self.n_atoms)
+        elements, column = np.unique(self.numbers, return_inverse=True)
+        counts = np.zeros((self.n_atoms.shape[0], elements.shape[0]), dtype=np.int64)
+        np.add.at(counts, (frame, column), 1)
+        return np.unique(counts, axis=0).shape[0]
+
+    def fingerprint(self) -> str:
+        """Of all atoms, positions and labels: equal numbers are equal data, whatever the file."""
+        digest = hashlib.sha256()
+        for array in (self.n_atoms, self.numbers, self.positions, self.energy, self.forces):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
     def atoms(self, i: int) -> "Atoms":
         """Frame `i` as an ASE structure, its labels in a `SinglePointCalculator`."""

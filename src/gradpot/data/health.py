@@ -21,6 +21,8 @@ STRONG_FORCE = 10.0
 NET_FORCE_SHARE = 0.02
 """of the rms force times √n_atoms, above which the net force of a frame is worth a warning"""
 MIN_PAIRS = 8
+# of `step_share`: random frames have about 1
+CONSECUTIVE = 0.2
 
 
 def inspect(frames: Frames) -> dict[str, Any]:
@@ -35,7 +37,7 @@ def inspect(frames: Frames) -> dict[str, Any]:
         "atoms": int(frames.n_atoms.sum()),
         "elements": elements(frames),
         "n_atoms": {"min": int(frames.n_atoms.min()), "max": int(frames.n_atoms.max())},
-        "compositions": _n_compositions(frames),
+        "compositions": frames.n_compositions,
         "periodic_frames": int(frames.pbc.any(1).sum()),
         "energy_eV": _range(frames.energy),
         "energy_per_atom_eV": _range(frames.energy / frames.n_atoms),
@@ -44,6 +46,7 @@ def inspect(frames: Frames) -> dict[str, Any]:
         "cell_volume_A3": _range(volumes(frames.cell)),
         "duplicates": n_duplicates(frames),
         "net_force_eV_A": _net(frames, net),
+        "step_share": step_share(frames),
         "missing": n_missing(frames),
         "consistency": consistency(frames),
         "stress_consistency": stress_consistency(frames),
@@ -63,6 +66,25 @@ def elements(frames: Frames) -> dict[str, int]:
 def net_forces(frames: Frames) -> Float[np.ndarray, "n_frames"]:
     """Length of the sum of the forces of each frame in eV/Å; zero for any isolated system."""
     return np.linalg.norm(np.add.reduceat(frames.forces, frames.first[:-1]), axis=1)
+
+
+def step_share(frames: Frames) -> float | None:
+    """How far atoms move from frame to frame, as a share of how far they are between any two.
+
+    Near 1 for frames in random order, small for the steps of a trajectory; medians over frames of
+    the same atoms in the same order, None where there are fewer than ten in a row.
+    """
+    n_frames, size = frames.n_atoms.shape[0], int(frames.n_atoms[0])
+    if n_frames < 10 or (frames.numbers.size != n_frames * size) or frames.n_compositions > 1:
+        return None
+    positions = frames.positions.reshape(n_frames, size, 3)
+    positions = positions - positions.mean(axis=1, keepdims=True)
+
+    def apart(lag: int) -> float:
+        return float(np.median(np.square(positions[lag:] - positions[:-lag]).sum((1, 2))) ** 0.5)
+
+    far = apart(n_frames // 2)
+    return apart(1) / far if far > 0 else None
 
 
 def n_duplicates(frames: Frames) -> int:
@@ -149,6 +171,12 @@ def warnings(summary: dict[str, Any]) -> list[str]:
     if net and net["share"] > NET_FORCE_SHARE:
         found.append(
             f"the forces of frame {net['frame']} do not add up to zero but to {net['max']:.3g} eV/Å"
+        )
+    share = summary["step_share"]
+    if share is not None and share < CONSECUTIVE:
+        found.append(
+            "these look like consecutive steps of a trajectory: a random split would test on "
+            "near-copies of training frames; train with data.split=block"
         )
     if summary["duplicates"]:
         found.append(
@@ -239,14 +267,6 @@ def _net(frames: Frames, net: np.ndarray) -> dict[str, float] | None:
     share = net / (max(forces["rms"], 1e-12) * np.sqrt(3 * frames.n_atoms))
     worst = int(np.nanargmax(share))
     return {"max": float(net[worst]), "frame": worst, "share": float(share[worst])}
-
-
-def _n_compositions(frames: Frames) -> int:
-    frame = np.repeat(np.arange(frames.n_atoms.shape[0]), frames.n_atoms)
-    symbols, column = np.unique(frames.numbers, return_inverse=True)
-    counts = np.zeros((frames.n_atoms.shape[0], symbols.shape[0]), dtype=np.int64)
-    np.add.at(counts, (frame, column), 1)
-    return int(np.unique(counts, axis=0).shape[0])
 
 
 def _molecules_by_size(frames: Frames) -> list[Int[np.ndarray, "n_members"]]:

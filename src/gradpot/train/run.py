@@ -1,6 +1,5 @@
 """A run from a configuration to a folder with a model, its errors and its plots."""
 
-import hashlib
 import json
 from collections.abc import Callable
 from functools import partial
@@ -33,6 +32,10 @@ Say = Callable[[str], None]
 FILES = ("split.json", "rescaling.json", "config.json", "metrics.jsonl", "model.safetensors")
 FILES += ("state.safetensors", "results.json", "learning_curve.png", "parity.png")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+SUMS_ONLY = (
+    "fewer compositions than elements: only the sums of these atom energies mean something; "
+    "total energies of other molecules will mean nothing"
+)
 # a run that says neither epochs nor minutes
 DEFAULT_EPOCHS = 200
 STEPS_BETWEEN_VALIDATIONS = 200
@@ -74,10 +77,13 @@ def train(
     frames = _frames(settings, say)
     task, state = prepare(settings, frames, out)
     say(str(task.rescaling))
+    fitted = settings.rescale.references in ("auto", "least-squares")
+    if fitted and frames.n_compositions < len(task.rescaling.references):
+        say(SUMS_ONLY)
     if begun:
-        _continue(task, state, _fingerprint(frames), say)
+        _continue(task, state, frames.fingerprint(), say)
     else:
-        _begin(task, _fingerprint(frames))
+        _begin(task, frames.fingerprint())
     stopped = fit(task, state, _step(task, state, say), with_board(watch, out))
     if stopped:
         return {"stopped": stopped, "step": state.step, "out": str(out)}
@@ -299,11 +305,3 @@ def _flat(tables: dict, prefix: str = "") -> dict:
         )
         flat |= inner
     return flat
-
-
-def _fingerprint(frames: Frames) -> str:
-    """Of everything a run depends on; two files with the same numbers are the same data."""
-    digest = hashlib.sha256()
-    for array in (frames.n_atoms, frames.numbers, frames.positions, frames.energy, frames.forces):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
