@@ -94,3 +94,28 @@ def test_help_is_quick():
     subprocess.run([sys.executable, "-m", "gradpot", "--help"], check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+
+
+SWALLOWS = """
+import os, signal, sys
+from gradpot.cli import main
+
+class Swallows:
+    def find_spec(self, name, path=None, target=None):
+        if name == "gradpot.data.catalog":
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                os.getpid()
+            except KeyboardInterrupt:
+                pass
+
+sys.meta_path.insert(0, Swallows())
+sys.argv = ["gradpot", "data", "list"]
+main()
+"""
+
+
+def test_ctrl_c_is_not_lost_in_an_import():
+    """Large libraries swallow the exception that Python makes of it."""
+    done = subprocess.run([sys.executable, "-c", SWALLOWS], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "")
