@@ -24,6 +24,10 @@ _HOME = {
 __all__ = [*_HOME, "__version__"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str):
     """Import a public name when it is first used: `gradpot --help` should not wait for torch."""
     if name not in _HOME:
