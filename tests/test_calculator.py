@@ -47,6 +47,14 @@ def counted(calculator: Calculator) -> list[int]:
     return calls
 
 
+def test_atoms_at_the_same_place_are_named(ethanol):
+    model = build("painn", width=8, n_layers=1)
+    ethanol.calc = Calculator(Potential(model, dict.fromkeys((1, 6, 8), 0.0)))
+    ethanol.positions[7] = ethanol.positions[4]
+    with pytest.raises(InputError, match="atoms 4 and 7 are at the same place"):
+        ethanol.get_forces()
+
+
 def test_threads_are_given_back(ethanol):
     calculator = Calculator(
         Potential(build("painn", width=8, n_layers=1), {1: 0.0, 6: 0.0, 8: 0.0})

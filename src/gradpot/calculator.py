@@ -57,7 +57,11 @@ class VerletList:
         vectors = positions.take(neighbor, axis=0) - positions.take(center, axis=0)
         if pbc.any():
             vectors += self._offset
-        close = _squares(vectors) < self.cutoff**2
+        squares = _squares(vectors)
+        if not squares.all():
+            i, j = self._edge_index[:, int(np.argmin(squares))]
+            raise InputError(f"atoms {i} and {j} are at the same place; there is no force on them")
+        close = squares < self.cutoff**2
         if close.all():
             return self._edge_index, vectors
         return self._edge_index[:, close], vectors[close]
@@ -97,8 +101,9 @@ class Calculator(AseCalculator):
             mostly wait for one another, and torch's own number above.
 
     Raises:
-        InputError: at the first call, for elements that the potential does not know, for
-            positions or cells that are not finite, and for periodic cells without volume.
+        InputError: at a call, for elements that the potential does not know, for positions or
+            cells that are not finite, for atoms at the same place, and for periodic cells without
+            volume.
     """
 
     implemented_properties = ("energy", "free_energy", "forces", "stress")  # type: ignore[assignment]
