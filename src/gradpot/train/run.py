@@ -12,11 +12,12 @@ from gradpot import __version__
 from gradpot.checkpoint import load, write_bytes, write_json
 from gradpot.compile import Gradients, compiled, example_batch, has_compiler
 from gradpot.data.dataset import dataset
-from gradpot.data.files import StressLabel, require
+from gradpot.data.files import require
 from gradpot.data.frames import Frames
 from gradpot.data.references import Rescaling, given, isolated, least_squares, rescaling
 from gradpot.data.source import read
 from gradpot.data.split import Split, split
+from gradpot.data.stress import stress_label
 from gradpot.errors import InputError
 from gradpot.evaluate import evaluate, sizes, test_errors
 from gradpot.models import build, specification
@@ -120,14 +121,8 @@ def prepare(settings: Config, frames: Frames, out: Path) -> tuple[Task, State]:
 
 def read_data(data: Data) -> Frames:
     """Read the file or the named set of a configuration, in eV and Å."""
-    stress = stress_label(data)
+    stress = stress_label(data.stress_key, data.stress_unit, data.stress_order, data.stress_sign)
     return read(data.file, data.energy_unit, data.length_unit, data.force_unit, stress)
-
-
-def stress_label(data: Data) -> StressLabel | None:
-    """The stress label that the configuration describes, whole or in part."""
-    parts = [data.stress_key, data.stress_unit, data.stress_order, data.stress_sign]
-    return StressLabel(*parts) if any(parts) else None  # type: ignore[arg-type]
 
 
 def finish(task: Task, state: State, frames: Frames) -> dict:
@@ -136,7 +131,8 @@ def finish(task: Task, state: State, frames: Frames) -> dict:
 
     best = load(task.out / "model.safetensors")
     test, valid = (torch.from_numpy(part) for part in (task.parts.test, task.parts.valid))
-    whole = dataset(frames, best.cutoff, dtype=best.dtype)
+    # the same graphs, with total energies: the best model has its references on
+    whole = task.data._replace(energy=torch.from_numpy(frames.energy))
     results = {
         "test": test_errors(best, whole, test),
         "valid": test_errors(best, whole, valid),
