@@ -97,12 +97,15 @@ def test_nobody_in_range(n_atoms, pbc):
     assert edge_index.dtype == shifts.dtype == np.int64
 
 
-def test_pairs_are_sorted_by_center_and_inputs_stay():
+def test_the_second_half_is_the_first_reversed_and_inputs_stay():
     rng = np.random.default_rng(3)
     positions, cell, pbc = rng.uniform(-5, 9, (20, 3)), 4.0 * np.eye(3), np.ones(3, dtype=bool)
     before = positions.copy(), cell.copy(), pbc.copy()
     edge_index, shifts = neighbor_list(positions, cell, pbc, 3.0)
-    assert (np.diff(edge_index[0]) >= 0).all()
+    n_pairs = shifts.shape[0] // 2
+    assert (np.diff(edge_index[0, :n_pairs]) >= 0).all()
+    assert np.array_equal(edge_index[:, n_pairs:], edge_index[::-1, :n_pairs])
+    assert np.array_equal(shifts[n_pairs:], -shifts[:n_pairs])
     vectors = positions[edge_index[1]] + shifts @ cell - positions[edge_index[0]]
     assert np.linalg.norm(vectors, axis=1).max() < 3.0
     for now, then in zip((positions, cell, pbc), before, strict=True):

@@ -28,7 +28,7 @@ def compiled(function: Gradients, parameters: list[Tensor], example: Batch) -> G
 
     Returns:
         A function that gives the same as `function`, for batches of two structures, two atoms
-        and two edges or more; smaller ones go to `function` itself, because the compiler takes
+        and two pairs or more; smaller ones go to `function` itself, because the compiler takes
         sizes 0 and 1 for constants.
     """
     fast = torch.compile(trace(function, parameters, example), dynamic=True, fullgraph=True)
@@ -36,7 +36,7 @@ def compiled(function: Gradients, parameters: list[Tensor], example: Batch) -> G
     @torch.no_grad()
     def step(parameters: list[Tensor], piece: Batch) -> tuple[Tensor, ...]:
         graph = piece.graph
-        if min(graph.cell.shape[0], graph.numbers.shape[0], graph.edge_vec.shape[0]) < 2:
+        if min(graph.cell.shape[0], graph.numbers.shape[0], graph.pair_vec.shape[0]) < 2:
             with torch.enable_grad():
                 return function(parameters, piece)
         with warnings.catch_warnings():
@@ -74,7 +74,8 @@ def example_batch(data: Dataset, parameters: list[Tensor]) -> Batch:
     for n_graphs in range(5, 200):
         piece = batch(data, torch.arange(n_graphs) % n_frames)
         graph = piece.graph
-        sizes = [n_graphs, graph.numbers.shape[0], graph.edge_vec.shape[0]]
+        n_pairs = graph.pair_vec.shape[0]
+        sizes = [n_graphs, graph.numbers.shape[0], n_pairs, 2 * n_pairs]
         if len(set(sizes)) == len(sizes) and not taken.intersection(sizes):
             return piece
     raise RuntimeError("no batch of distinct sizes among 200; are there only isolated atoms?")

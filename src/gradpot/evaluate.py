@@ -57,7 +57,7 @@ def sizes(data: Dataset) -> Int[Tensor, "n_frames"]:
 
 def blocks(data: Dataset, index: Int[Tensor, "n"]) -> Iterator[Tensor]:
     """Cut `index` so that no piece has many more than `EDGES_AT_ONCE` edges."""
-    total = data.first_edge.diff()[index].cumsum(0) // EDGES_AT_ONCE
+    total = 2 * data.first_pair.diff()[index].cumsum(0) // EDGES_AT_ONCE
     yield from index.split(torch.unique_consecutive(total, return_counts=True)[1].tolist())
 
 

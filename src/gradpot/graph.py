@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 
 class Graph(NamedTuple):
-    """Structures as atoms and the edges between them."""
+    """Structures as atoms and the edges between them.
+
+    Every pair of atoms within the cutoff is two edges. Edges come in two halves, of which the
+    second is the first reversed: edge `n_pairs + p` leads back along edge `p`.
+    """
 
     numbers: Int[Tensor, "n_atoms"]
     """atomic numbers"""
@@ -32,6 +36,16 @@ class Graph(NamedTuple):
     """which structure each atom belongs to"""
     cell: Float[Tensor, "n_graphs 3 3"]
     """rows are lattice vectors in Å; zeros where a structure is not periodic"""
+
+    @property
+    def pair_index(self) -> Int[Tensor, "2 n_pairs"]:
+        """`edge_index` of each pair once."""
+        return self.edge_index[:, : self.edge_index.shape[1] // 2]
+
+    @property
+    def pair_vec(self) -> Float[Tensor, "n_pairs 3"]:
+        """`edge_vec` of each pair once, in Å."""
+        return self.edge_vec[: self.edge_vec.shape[0] // 2]
 
 
 class Properties(NamedTuple):
@@ -78,8 +92,18 @@ def join(graphs: Sequence[Graph]) -> Graph:
     structures = np.cumsum([0] + [graph.cell.shape[0] for graph in graphs]).tolist()
     return Graph(
         numbers=torch.cat([graph.numbers for graph in graphs]),
-        edge_index=torch.cat([g.edge_index + n for g, n in zip(graphs, atoms)], dim=1),
-        edge_vec=torch.cat([graph.edge_vec for graph in graphs]),
+        edge_index=both_ways(torch.cat([g.pair_index + n for g, n in zip(graphs, atoms)], dim=1)),
+        edge_vec=opposite(torch.cat([graph.pair_vec for graph in graphs])),
         batch=torch.cat([g.batch + n for g, n in zip(graphs, structures)]),
         cell=torch.cat([graph.cell for graph in graphs]),
     )
+
+
+def both_ways(pair_index: Int[Tensor, "2 n_pairs"]) -> Int[Tensor, "2 n_edges"]:
+    """`edge_index` of pairs: each of them, then each reversed."""
+    return torch.cat([pair_index, pair_index.flip(0)], dim=1)
+
+
+def opposite(pair_vec: Float[Tensor, "n_pairs 3"]) -> Float[Tensor, "n_edges 3"]:
+    """`edge_vec` of pairs."""
+    return torch.cat([pair_vec, -pair_vec])

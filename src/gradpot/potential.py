@@ -1,7 +1,7 @@
 """From atom energies to energy, forces and stress, by one gradient; and `Potential`, with units.
 
-A model maps edge vectors to atom energies. Its one gradient with respect to the edge vectors
-holds everything: the force on an atom is a sum over its edges, the virial an outer product.
+A model maps edge vectors to atom energies. Its one gradient with respect to the vector of each
+pair holds everything: the force on an atom is a sum over its pairs, the virial an outer product.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gradpot.errors import InputError
-from gradpot.graph import Graph, Properties
+from gradpot.graph import Graph, Properties, opposite
 from gradpot.nn.segment import sum_by
 
 MAX_Z = 118
@@ -29,17 +29,17 @@ def predict(
     """
     n_atoms, n_graphs = graph.numbers.shape[0], graph.cell.shape[0]
     with torch.enable_grad():
-        edge_vec = graph.edge_vec.detach().requires_grad_()
-        atom_energy = model(graph._replace(edge_vec=edge_vec))
-        (pull,) = torch.autograd.grad(atom_energy.sum(), edge_vec, create_graph=create_graph)
-    center, neighbor = graph.edge_index
+        pair_vec = graph.pair_vec.detach().requires_grad_()
+        atom_energy = model(graph._replace(edge_vec=opposite(pair_vec)))
+        (pull,) = torch.autograd.grad(atom_energy.sum(), pair_vec, create_graph=create_graph)
+    center, neighbor = graph.pair_index
     forces = sum_by(pull, center, n_atoms) - sum_by(pull, neighbor, n_atoms)
     energy = sum_by(atom_energy, graph.batch, n_graphs)
     if not create_graph:
-        energy, edge_vec = energy.detach(), edge_vec.detach()
+        energy, pair_vec = energy.detach(), pair_vec.detach()
     if not stress:
         return Properties(energy, forces, torch.full_like(graph.cell, torch.nan))
-    outer = edge_vec[:, :, None] * pull[:, None, :]
+    outer = pair_vec[:, :, None] * pull[:, None, :]
     virial = sum_by(outer, graph.batch.index_select(0, center), n_graphs)
     return Properties(energy, forces, virial_stress(virial, graph.cell))
 

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gradpot.data.frames import Frames
-from gradpot.graph import Graph, Properties
+from gradpot.graph import Graph, Properties, both_ways, opposite
 from gradpot.neighbors import ALL_PAIRS_BELOW, neighbor_list
 
 # molecules per block of the all-pairs test: 1e6 pairs of doubles are 24 MB
@@ -19,12 +19,12 @@ class Dataset(NamedTuple):
     """All graphs of a data set end to end, with labels; `batch` cuts pieces out of it."""
 
     numbers: Int[Tensor, "n_atoms"]
-    edge_index: Int[Tensor, "2 n_edges"]
-    """int32, counted within each frame"""
-    edge_vec: Float[Tensor, "n_edges 3"]
+    pair_index: Int[Tensor, "2 n_pairs"]
+    """int32, counted within each frame; each pair once"""
+    pair_vec: Float[Tensor, "n_pairs 3"]
     cell: Float[Tensor, "n_frames 3 3"]
     first_atom: Int[Tensor, "n_frames_plus_1"]
-    first_edge: Int[Tensor, "n_frames_plus_1"]
+    first_pair: Int[Tensor, "n_frames_plus_1"]
     energy: Float[Tensor, "n_frames"]
     """eV, float64, references subtracted"""
     forces: Float[Tensor, "n_atoms 3"]
@@ -45,20 +45,20 @@ def dataset(
     dtype: torch.dtype = torch.float32,
 ) -> Dataset:
     """Build every graph with `cutoff` Å; subtract atom `references` (eV) in float64."""
-    owner, edge_index, shifts = edges(frames, cutoff)
+    owner, pair_index, shifts = pairs(frames, cutoff)
     first = frames.first
-    center, neighbor = edge_index + first[owner]
+    center, neighbor = pair_index + first[owner]
     vectors = frames.positions[neighbor] - frames.positions[center]
     if shifts.any():
         vectors += np.einsum("ec,ecx->ex", shifts, frames.cell[owner])
-    first_edge = np.searchsorted(owner, np.arange(frames.n_atoms.shape[0] + 1))
+    first_pair = np.searchsorted(owner, np.arange(frames.n_atoms.shape[0] + 1))
     return Dataset(
         numbers=torch.from_numpy(frames.numbers).long(),
-        edge_index=torch.from_numpy(edge_index).int(),
-        edge_vec=torch.from_numpy(vectors).to(dtype),
+        pair_index=torch.from_numpy(pair_index).int(),
+        pair_vec=torch.from_numpy(vectors).to(dtype),
         cell=torch.from_numpy(frames.cell * frames.pbc[:, :, None]).to(dtype),
         first_atom=torch.from_numpy(first),
-        first_edge=torch.from_numpy(first_edge),
+        first_pair=torch.from_numpy(first_pair),
         energy=torch.from_numpy(frames.energy - reference_energies(frames, references or {})),
         forces=torch.from_numpy(frames.forces).to(dtype),
         stress=torch.from_numpy(frames.stress).to(dtype),
@@ -68,16 +68,16 @@ def dataset(
 def batch(data: Dataset, index: Int[Tensor, "n_graphs"]) -> Batch:
     """The frames at `index` as one graph, in that order; energies in the type of the rest."""
     atoms, n_atoms = _rows(data.first_atom, index)
-    edge_rows, n_edges = _rows(data.first_edge, index)
+    pair_rows, n_pairs = _rows(data.first_pair, index)
     start = n_atoms.cumsum(0) - n_atoms
     graph = Graph(
         numbers=data.numbers[atoms],
-        edge_index=data.edge_index[:, edge_rows] + start.repeat_interleave(n_edges),
-        edge_vec=data.edge_vec[edge_rows],
+        edge_index=both_ways(data.pair_index[:, pair_rows] + start.repeat_interleave(n_pairs)),
+        edge_vec=opposite(data.pair_vec[pair_rows]),
         batch=torch.arange(index.shape[0]).repeat_interleave(n_atoms),
         cell=data.cell[index],
     )
-    energy = data.energy[index].to(data.edge_vec.dtype)
+    energy = data.energy[index].to(data.pair_vec.dtype)
     return Batch(graph, Properties(energy, data.forces[atoms], data.stress[index]))
 
 
@@ -89,44 +89,44 @@ def _rows(first: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     return torch.arange(shift.shape[0]) + shift, count
 
 
-def edges(
+def pairs(
     frames: Frames, cutoff: float
-) -> tuple[Int[np.ndarray, "n_edges"], Int[np.ndarray, "2 n_edges"], Int[np.ndarray, "n_edges 3"]]:
-    """Owner frame, `edge_index` within the frame and `shifts` of all edges, frame by frame."""
+) -> tuple[Int[np.ndarray, "n_pairs"], Int[np.ndarray, "2 n_pairs"], Int[np.ndarray, "n_pairs 3"]]:
+    """Owner frame, indices within the frame and `shifts` of each pair, frame by frame."""
     small = ~frames.pbc.any(axis=1) & (frames.n_atoms < ALL_PAIRS_BELOW)
     parts = [
         part
         for size in np.unique(frames.n_atoms[small])
-        for part in _molecule_edges(frames, np.nonzero(small & (frames.n_atoms == size))[0], cutoff)
+        for part in _molecule_pairs(frames, np.nonzero(small & (frames.n_atoms == size))[0], cutoff)
     ]
-    parts += [_cell_edges(frames, i, cutoff) for i in np.nonzero(~small)[0].tolist()]
+    parts += [_cell_pairs(frames, i, cutoff) for i in np.nonzero(~small)[0].tolist()]
     owner = np.concatenate([part[0] for part in parts])
     order = np.argsort(owner, kind="stable")
-    edge_index = np.concatenate([part[1] for part in parts], axis=1)
+    pair_index = np.concatenate([part[1] for part in parts], axis=1)
     shifts = np.concatenate([part[2] for part in parts])
-    return owner[order], edge_index[:, order], shifts[order]
+    return owner[order], pair_index[:, order], shifts[order]
 
 
-def _molecule_edges(frames: Frames, index: np.ndarray, cutoff: float):
-    """Edges of molecules of one size, many at once, by testing every pair."""
+def _molecule_pairs(frames: Frames, index: np.ndarray, cutoff: float):
+    """Pairs of molecules of one size, many at once, by testing every one."""
     size = int(frames.n_atoms[index[0]])
     for block in np.array_split(index, 1 + index.shape[0] * size**2 // PAIRS_AT_ONCE):
         atoms = frames.first[:-1][block][:, None] + np.arange(size)
         positions = frames.positions[atoms]
-        difference = positions[:, None, :, :] - positions[:, :, None, :]
-        close = np.einsum("fijx,fijx->fij", difference, difference) < cutoff**2
-        close &= ~np.eye(size, dtype=bool)
-        frame, center, neighbor = np.nonzero(close)
+        center, neighbor = np.triu_indices(size, k=1)
+        difference = positions[:, neighbor] - positions[:, center]
+        frame, pair = np.nonzero(np.einsum("fpx,fpx->fp", difference, difference) < cutoff**2)
         shifts = np.zeros((frame.shape[0], 3), dtype=np.int64)
-        yield block[frame], np.stack([center, neighbor]), shifts
+        yield block[frame], np.stack([center[pair], neighbor[pair]]), shifts
 
 
-def _cell_edges(frames: Frames, i: int, cutoff: float):
+def _cell_pairs(frames: Frames, i: int, cutoff: float):
     part = slice(*frames.first[i : i + 2])
     edge_index, shifts = neighbor_list(
         frames.positions[part], frames.cell[i], frames.pbc[i], cutoff
     )
-    return np.full(edge_index.shape[1], i), edge_index, shifts
+    n_pairs = shifts.shape[0] // 2
+    return np.full(n_pairs, i), edge_index[:, :n_pairs], shifts[:n_pairs]
 
 
 def reference_energies(

@@ -1,6 +1,6 @@
 """PaiNN: equivariant messages of scalars and vectors (Schütt et al., ICML 2021, arXiv 2102.03150).
 
-Vectors are kept as [n_atoms, 3, width]. They are zero before the first message, so its filter
+Vectors are kept as [3, n_atoms, width]. They are zero before the first message, so its filter
 has no part that multiplies them.
 """
 
@@ -13,7 +13,7 @@ from gradpot.nn.activations import Activation, gain
 from gradpot.nn.activations import activation as activation_by_name
 from gradpot.nn.mlp import MLP, linear
 from gradpot.nn.radial import FILTERS, BesselBasis
-from gradpot.nn.segment import sum_by
+from gradpot.nn.segment import sum_pairs
 
 N_ELEMENTS = 119
 
@@ -46,26 +46,28 @@ class PaiNN(nn.Module):
         self.embedding = nn.Embedding(N_ELEMENTS, width)
         parts = [2] + [3] * (n_layers - 1)
         networks = [linear(n_radial, n * width) for n in parts]
-        self.filters = FILTERS[filter](BesselBasis(n_radial, cutoff), networks, cutoff)
+        self.filters = FILTERS[filter](BesselBasis(n_radial, cutoff), networks, width, cutoff)
         self.messages = nn.ModuleList(Message(width, n, phi) for n in parts)
         self.updates = nn.ModuleList(Update(width, phi) for _ in parts)
         self.readout = MLP([width, width // 2, 1], phi)
 
     def forward(self, graph: Graph) -> Float[Tensor, "n_atoms"]:
-        r = graph.edge_vec.norm(dim=-1)
-        direction = graph.edge_vec / r[:, None]
+        r = graph.pair_vec.norm(dim=-1)
+        direction = graph.pair_vec / r[:, None]
         s = self.embedding(graph.numbers)
-        v = s.new_zeros((s.shape[0], 3, s.shape[1]))
-        for message, update, weight in zip(
+        v = s.new_zeros((3, *s.shape))
+        for message, update, weights in zip(
             self.messages, self.updates, self.filters(r), strict=True
         ):
-            s, v = message(s, v, weight, direction, graph.edge_index)
+            s, v = message(s, v, weights, direction, graph.pair_index)
             s, v = update(s, v)
         return self.readout(s).squeeze(-1)
 
 
 class Message(nn.Module):
     """Figure 2b, equations 7 and 8: what the neighbors add to scalars and vectors.
+
+    A pair's filters are the same both ways, its direction changes sign.
 
     Args:
         n_parts: 3, or 2 for the first block, where the neighbors' vectors are zero.
@@ -76,15 +78,20 @@ class Message(nn.Module):
         self.width = width
         self.phi = MLP([width, width, n_parts * width], activation)
 
-    def forward(self, s, v, weight, direction, edge_index) -> tuple[Tensor, Tensor]:
-        center, neighbor = edge_index
-        n_atoms = s.shape[0]
-        product = self.phi(s).index_select(0, neighbor) * weight
-        parts = product.split(self.width, dim=-1)
-        along = direction[:, :, None] * parts[1][:, None, :]
-        if len(parts) == 3:
-            along = along + v.index_select(0, neighbor) * parts[2][:, None, :]
-        return s + sum_by(parts[0], center, n_atoms), v + sum_by(along, center, n_atoms)
+    def forward(self, s, v, weights, direction, pair_index) -> tuple[Tensor, Tensor]:
+        center, neighbor = pair_index
+        phi = self.phi(s).split(self.width, dim=-1)
+        # what comes from the neighbor and goes to the center, and what goes back
+        there = [p.index_select(0, neighbor) * w for p, w in zip(phi, weights, strict=True)]
+        back = [p.index_select(0, center) * w for p, w in zip(phi, weights, strict=True)]
+        vectors = []
+        for d, v_x in zip(direction.unsqueeze(-1).unbind(1), v.unbind(0), strict=True):
+            to_center, to_neighbor = d * there[1], -d * back[1]
+            if len(weights) == 3:
+                to_center = to_center + v_x.index_select(0, neighbor) * there[2]
+                to_neighbor = to_neighbor + v_x.index_select(0, center) * back[2]
+            vectors.append(sum_pairs(to_center, to_neighbor, pair_index, s.shape[0]))
+        return s + sum_pairs(there[0], back[0], pair_index, s.shape[0]), v + torch.stack(vectors)
 
 
 class Update(nn.Module):
@@ -101,7 +108,7 @@ class Update(nn.Module):
     def forward(self, s, v) -> tuple[Tensor, Tensor]:
         u_v, v_v = self.mix(v).split(self.width, dim=-1)
         # the small constant keeps the gradient of the norm finite where a vector is zero
-        norm = (v_v.square().sum(dim=1) + 1e-8).sqrt()
+        norm = (v_v.square().sum(dim=0) + 1e-8).sqrt()
         a = self.second(self.activation(self.first(torch.cat([s, norm], dim=-1))))
         a_ss, a_sv, a_vv = a.split(self.width, dim=-1)
-        return s + a_ss + a_sv * (u_v * v_v).sum(dim=1), v + a_vv[:, None, :] * u_v
+        return s + a_ss + a_sv * (u_v * v_v).sum(dim=0), v + a_vv * u_v

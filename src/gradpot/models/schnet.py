@@ -8,7 +8,7 @@ from gradpot.nn.activations import activation as activation_by_name
 from gradpot.nn.activations import gain
 from gradpot.nn.mlp import MLP, linear
 from gradpot.nn.radial import FILTERS, GaussianBasis
-from gradpot.nn.segment import sum_by
+from gradpot.nn.segment import sum_pairs
 
 N_ELEMENTS = 119
 
@@ -39,15 +39,15 @@ class SchNet(nn.Module):
         self.cutoff = cutoff
         self.embedding = nn.Embedding(N_ELEMENTS, width)
         networks = [MLP([n_radial, width, width], phi) for _ in range(n_layers)]
-        self.filters = FILTERS[filter](GaussianBasis(n_radial, cutoff), networks, cutoff)
+        self.filters = FILTERS[filter](GaussianBasis(n_radial, cutoff), networks, width, cutoff)
         self.interactions = nn.ModuleList(Interaction(width, phi) for _ in range(n_layers))
         self.readout = MLP([width, width // 2, 1], phi)
 
     def forward(self, graph: Graph) -> Float[Tensor, "n_atoms"]:
-        filters = self.filters(graph.edge_vec.norm(dim=-1))
+        filters = self.filters(graph.pair_vec.norm(dim=-1))
         x = self.embedding(graph.numbers)
-        for interaction, weight in zip(self.interactions, filters, strict=True):
-            x = x + interaction(x, weight, graph.edge_index)
+        for interaction, (weight,) in zip(self.interactions, filters, strict=True):
+            x = x + interaction(x, weight, graph.pair_index)
         return self.readout(x).squeeze(-1)
 
 
@@ -64,10 +64,12 @@ class Interaction(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "n_atoms width"],
-        weight: Float[Tensor, "n_edges width"],
-        edge_index: Tensor,
+        weight: Float[Tensor, "n_pairs width"],
+        pair_index: Tensor,
     ) -> Float[Tensor, "n_atoms width"]:
-        center, neighbor = edge_index
-        message = self.before(x).index_select(0, neighbor) * weight
-        total = sum_by(message, center, x.shape[0])
+        center, neighbor = pair_index
+        before = self.before(x)
+        to_center = before.index_select(0, neighbor) * weight
+        to_neighbor = before.index_select(0, center) * weight
+        total = sum_pairs(to_center, to_neighbor, pair_index, x.shape[0])
         return self.out(self.activation(self.after(total)))

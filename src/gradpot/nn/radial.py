@@ -1,20 +1,28 @@
 """Functions of a distance: bases, cutoffs, and the filters W(r) of continuous convolutions.
 
-A filter is a network of one number, evaluated on every edge and through two derivatives. The
+A filter is a network of one number, evaluated on every pair and through two derivatives. The
 spline form asks the network only for the control points of a uniform cubic B-spline and lets
-every edge interpolate between them: C², compact, no exponential per edge, and energy and forces
-stay consistent to rounding, because the spline *is* the model.
+every pair interpolate between four of them: C², compact, no exponential per pair, and energy and
+forces stay consistent to rounding, because the spline *is* the model.
 """
 
 from collections.abc import Sequence
 from math import pi
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 # exp(-27) = 2e-12: smaller values would become denormal numbers, on which CPUs crawl
 LOWEST_EXPONENT = -27.0
+# coefficients of 1, u, u², u³ in the four B-splines that overlap an interval, 0 ≤ u < 1
+CUBIC = [
+    [1 / 6, 4 / 6, 1 / 6, 0.0],
+    [-3 / 6, 0.0, 3 / 6, 0.0],
+    [3 / 6, -6 / 6, 3 / 6, 0.0],
+    [-1 / 6, 3 / 6, -3 / 6, 1 / 6],
+]
 
 
 class GaussianBasis(nn.Module):
@@ -58,56 +66,115 @@ def cosine_cutoff(r: Float[Tensor, "n"], cutoff: float) -> Float[Tensor, "n"]:
     return 0.5 * (torch.cos(r.clamp(max=cutoff) * (pi / cutoff)) + 1.0)
 
 
-def bspline(r: Float[Tensor, "n"], n_control: int, cutoff: float) -> Float[Tensor, "n n_control"]:
-    """Uniform cubic B-splines on [0, cutoff]: four of a row's `n_control` values are not zero.
-
-    They add up to 1 except within the last three intervals, where the sum falls to 0: value,
-    slope and curvature vanish at the cutoff. The centers are `bspline_grid`.
-    """
-    centers = torch.arange(-1, n_control - 1, dtype=r.dtype, device=r.device)
-    offset = r[:, None] * (n_control / cutoff) - centers
-    t = offset.abs()
-    # the square is of `offset`: the derivative of |x| at 0 would spoil the second one there
-    inner = (2.0 / 3.0) - offset.square() * (1.0 - 0.5 * t)
-    outer = torch.relu(2.0 - t).pow(3) / 6.0
-    return torch.where(t < 1.0, inner, outer)
-
-
 def bspline_grid(n_control: int, cutoff: float) -> Float[Tensor, "n_control"]:
-    """Where the B-splines of `bspline` are centered, in Å: one below 0, the last two below r_c."""
+    """Where the control points of `interpolate` lie, in Å: one below 0, the last two below r_c."""
     return torch.arange(-1, n_control - 1) * (cutoff / n_control)
 
 
+def bspline(
+    r: Float[Tensor, "n"], n_control: int, cutoff: float
+) -> tuple[Float[Tensor, "n 4"], Int[Tensor, "n"]]:
+    """Uniform cubic B-splines on [0, cutoff]: the four that are not zero at r, and the first's row.
+
+    Their weights add up to 1. With zeros for all control points after the last, see
+    `tables`, value, slope and curvature of the sum vanish at the cutoff; beyond it all is 0.
+    """
+    t = (r * (n_control / cutoff)).clamp(max=float(n_control))
+    row = t.detach().floor()
+    u = t - row
+    # a product of matrices, because the compiler keeps its result: everything else about an edge
+    # it would compute again for each of the network's columns
+    powers = torch.stack([torch.ones_like(u), u, u * u, u * u * u], dim=1)
+    return powers @ u.new_tensor(CUBIC), row.long()
+
+
+def interpolate(
+    weights: Float[Tensor, "n 4"], row: Int[Tensor, "n"], table: Float[Tensor, "n_rows n_out"]
+) -> Float[Tensor, "n n_out"]:
+    """Cubic splines through a table of control points: four of its rows for each value."""
+    terms = [weights[:, a, None] * table.index_select(0, row + a) for a in range(4)]
+    return terms[0] + terms[1] + terms[2] + terms[3]
+
+
 class MLPFilters(nn.Module):
-    """W_l(r) = network_l(basis(r)) · cutoff(r), as published: every network on every edge."""
+    """W_l(r) = network_l(basis(r)) · cutoff(r), as published: every network on every pair.
 
-    def __init__(self, basis: nn.Module, networks: Sequence[nn.Module], cutoff: float):
+    Args:
+        networks: one for each layer, of the basis; their outputs are cut into pieces of `width`.
+        cutoff: in Å.
+    """
+
+    def __init__(self, basis: nn.Module, networks: Sequence[nn.Module], width: int, cutoff: float):
         super().__init__()
-        self.basis, self.networks, self.cutoff = basis, nn.ModuleList(networks), cutoff
+        self.basis, self.networks = basis, nn.ModuleList(networks)
+        self.width, self.cutoff = width, cutoff
 
-    def forward(self, r: Float[Tensor, "n_edges"]) -> list[Tensor]:
-        """One tensor [n_edges, n_out] for each network."""
+    def forward(self, r: Float[Tensor, "n_pairs"]) -> list[Sequence[Tensor]]:
+        """For each layer, its filters [n_pairs, width]."""
         basis, envelope = self.basis(r), cosine_cutoff(r, self.cutoff)[:, None]
-        return [network(basis) * envelope for network in self.networks]
+        outputs = [network(basis) * envelope for network in self.networks]
+        return [output.split(self.width, dim=-1) for output in outputs]
 
 
-class SplineFilters(nn.Module):
-    """W_l(r) = B(r) · [network_l(basis(grid)) · cutoff(grid)]: networks on the grid only."""
+class SplineFilters(MLPFilters):
+    """The same interpolated: networks give control points on a grid, and run nowhere else."""
 
     grid: Tensor
 
     def __init__(
-        self, basis: nn.Module, networks: Sequence[nn.Module], cutoff: float, n_control: int = 64
+        self,
+        basis: nn.Module,
+        networks: Sequence[nn.Module],
+        width: int,
+        cutoff: float,
+        n_control: int = 64,
     ):
-        super().__init__()
-        self.basis, self.networks, self.cutoff = basis, nn.ModuleList(networks), cutoff
+        super().__init__(basis, networks, width, cutoff)
         self.register_buffer("grid", bspline_grid(n_control, cutoff), persistent=False)
 
-    def forward(self, r: Float[Tensor, "n_edges"]) -> list[Tensor]:
-        """One tensor [n_edges, n_out] for each network."""
-        spline = bspline(r, self.grid.shape[0], self.cutoff)
-        basis, envelope = self.basis(self.grid), cosine_cutoff(self.grid.abs(), self.cutoff)
-        return [spline @ (network(basis) * envelope[:, None]) for network in self.networks]
+    def forward(self, r: Float[Tensor, "n_pairs"]) -> list[Sequence[Tensor]]:
+        weights, row = bspline(r, self.grid.shape[0], self.cutoff)
+        return [[interpolate(weights, row, table) for table in tables] for tables in self.tables()]
+
+    def tables(self) -> list[Sequence[Tensor]]:
+        """Control points of every filter, four rows of zeros after them."""
+        outputs = [
+            network(self.basis(self.grid)) * cosine_cutoff(self.grid.abs(), self.cutoff)[:, None]
+            for network in self.networks
+        ]
+        return [F.pad(output, (0, 0, 0, 4)).split(self.width, dim=-1) for output in outputs]
+
+
+class Tabulated(nn.Module):
+    """`SplineFilters` whose weights will not change: the control points and nothing else."""
+
+    def __init__(self, filters: SplineFilters):
+        super().__init__()
+        self.n_control, self.cutoff = filters.grid.shape[0], filters.cutoff
+        tables = filters.tables()
+        self.n_parts = [len(pieces) for pieces in tables]
+        self.points = nn.ParameterList(
+            nn.Parameter(piece.detach().clone(), requires_grad=False)
+            for pieces in tables
+            for piece in pieces
+        )
+
+    def forward(self, r: Float[Tensor, "n_pairs"]) -> list[Sequence[Tensor]]:
+        weights, row = bspline(r, self.n_control, self.cutoff)
+        points = iter(self.points)
+        return [[interpolate(weights, row, next(points)) for _ in range(n)] for n in self.n_parts]
+
+
+def tabulate(model: nn.Module) -> nn.Module:
+    """Replace, in place, the spline filters of a trained model by their tables.
+
+    What the model computes stays the same to the bit; it can no longer be trained.
+    """
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, SplineFilters):
+                setattr(module, name, Tabulated(child))
+    return model
 
 
 FILTERS = {"spline": SplineFilters, "mlp": MLPFilters}

@@ -10,3 +10,14 @@ def sum_by(
 ) -> Shaped[Tensor, "n_groups *rest"]:
     """Add up the rows of `values` that share an `index`; a group without rows is zero."""
     return values.new_zeros((n_groups, *values.shape[1:])).index_add(0, index, values)
+
+
+def sum_pairs(
+    to_center: Shaped[Tensor, "n_pairs *rest"],
+    to_neighbor: Shaped[Tensor, "n_pairs *rest"],
+    pair_index: Int[Tensor, "2 n_pairs"],
+    n_atoms: int | torch.SymInt,
+) -> Shaped[Tensor, "n_atoms *rest"]:
+    """Add up what each pair sends to its center and to its neighbor."""
+    center, neighbor = pair_index
+    return sum_by(to_center, center, n_atoms).index_add(0, neighbor, to_neighbor)
