@@ -15,6 +15,7 @@ from gradpot.data.source import read
 from gradpot.models import MODELS, build
 from gradpot.nn.radial import FILTERS
 from gradpot.train.loss import Weights, penalty, weighted
+from gradpot.train.state import flatten
 from gradpot.train.step import gradients
 
 
@@ -32,12 +33,12 @@ def test_trace_equals_eager(model, filter, molecules):
         weighted, weights=Weights(1, 1, 0), scale=1.3, length=1.0, penalty=penalty("huber", 0.1)
     )
     step = gradients(network, loss, stress=False)
-    parameters = list(network.parameters())
-    traced = trace(step, parameters, example_batch(molecules, parameters))
+    weights = flatten(network)
+    traced = trace(step, weights, example_batch(molecules, network))
     for n_graphs in (3, 8, 12):
         piece = batch(molecules, torch.arange(n_graphs) + 10)
-        expected = step(parameters, piece)
-        got = traced(parameters, *piece.graph, *piece.labels)
+        expected = step(weights, piece)
+        got = traced(weights, *piece.graph, *piece.labels)
         for a, b in zip(got, expected, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
@@ -54,19 +55,19 @@ def test_stress_is_traced(data):
         weighted, weights=Weights(1, 1, 1), scale=1.0, length=1.0, penalty=penalty("l2", 1.0)
     )
     step = gradients(network, loss, stress=True)
-    parameters = list(network.parameters())
-    traced = trace(step, parameters, example_batch(cells, parameters))
+    weights = flatten(network)
+    traced = trace(step, weights, example_batch(cells, network))
     piece = batch(cells, torch.tensor([0, 9, 20]))
-    expected = step(parameters, piece)
-    for a, b in zip(traced(parameters, *piece.graph, *piece.labels), expected, strict=True):
+    expected = step(weights, piece)
+    for a, b in zip(traced(weights, *piece.graph, *piece.labels), expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
 
 
 def test_example_sizes_are_all_different(molecules):
-    parameters = list(build("schnet", width=45, n_layers=1).parameters())
-    graph = example_batch(molecules, parameters).graph
-    sizes = {graph.cell.shape[0], graph.numbers.shape[0], graph.edge_vec.shape[0]}
-    assert len(sizes) == 3
+    graph = example_batch(molecules, build("schnet", width=45, n_layers=1)).graph
+    sizes = {tensor.shape[0] for tensor in (graph.cell, graph.numbers, graph.edge_vec)}
+    sizes.add(graph.pair_vec.shape[0])
+    assert len(sizes) == 4
     assert not sizes & {45, 22, 50, 64, 119}
 
 

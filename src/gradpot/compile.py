@@ -9,18 +9,22 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradpot.data.dataset import Batch, Dataset, batch
 from gradpot.graph import Graph, Properties
 
-# (parameters, batch) -> loss and its gradient by each parameter
-Gradients = Callable[[list[Tensor], Batch], tuple[Tensor, ...]]
+# (weights, batch) -> loss, and its gradient by the weights
+Gradients = Callable[[Tensor, Batch], tuple[Tensor, Tensor]]
+
+# a graph's indices are right by construction: do not test them for every pair and column
+OPTIONS: dict[str, Any] = {"assert_indirect_indexing": False}
 
 
-def compiled(function: Gradients, parameters: list[Tensor], example: Batch) -> Gradients:
+def compiled(function: Gradients, weights: Tensor, example: Batch) -> Gradients:
     """Trace `function` on an example and compile it for batches of every size.
 
     Args:
@@ -31,25 +35,25 @@ def compiled(function: Gradients, parameters: list[Tensor], example: Batch) -> G
         and two pairs or more; smaller ones go to `function` itself, because the compiler takes
         sizes 0 and 1 for constants.
     """
-    fast = torch.compile(trace(function, parameters, example), dynamic=True, fullgraph=True)
+    traced = trace(function, weights, example)
+    fast = torch.compile(traced, dynamic=True, fullgraph=True, options=OPTIONS)
 
     @torch.no_grad()
-    def step(parameters: list[Tensor], piece: Batch) -> tuple[Tensor, ...]:
+    def step(weights: Tensor, piece: Batch) -> tuple[Tensor, Tensor]:
         graph = piece.graph
         if min(graph.cell.shape[0], graph.numbers.shape[0], graph.pair_vec.shape[0]) < 2:
-            with torch.enable_grad():
-                return function(parameters, piece)
+            return function(weights, piece)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return fast([p.detach() for p in parameters], *_tensors(piece))
+            return fast(weights, *_tensors(piece))
 
     return step
 
 
 def trace(
-    function: Gradients, parameters: list[Tensor], example: Batch
-) -> Callable[..., tuple[Tensor, ...]]:
-    """`function` as tensor operations with open sizes, of parameters and a batch's tensors.
+    function: Gradients, weights: Tensor, example: Batch
+) -> Callable[..., tuple[Tensor, Tensor]]:
+    """`function` as tensor operations with open sizes, of weights and a batch's tensors.
 
     Raises:
         Exception: whatever the tracer says of a model that asks a tensor for its values, counts
@@ -57,19 +61,19 @@ def trace(
     """
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    def plain(parameters: list[Tensor], *tensors: Tensor) -> tuple[Tensor, ...]:
-        return function(parameters, _batch(tensors))
+    def plain(weights: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        return function(weights, _batch(tensors))
 
     tracer = make_fx(plain, tracing_mode="symbolic", _allow_non_fake_inputs=True)
-    return tracer(parameters, *_tensors(example))
+    return tracer(weights, *_tensors(example))
 
 
-def example_batch(data: Dataset, parameters: list[Tensor]) -> Batch:
-    """A batch whose sizes are all different, and different from those of the parameters.
+def example_batch(data: Dataset, model: nn.Module) -> Batch:
+    """A batch whose sizes are all different, and different from those of the model's parameters.
 
     A traced size that happens to equal another one would be taken for it.
     """
-    taken = {size for p in parameters for size in p.shape} | {0, 1, 2, 3, 9}
+    taken = {size for p in model.parameters() for size in p.shape} | {0, 1, 2, 3, 9}
     n_frames = data.cell.shape[0]
     for n_graphs in range(5, 200):
         piece = batch(data, torch.arange(n_graphs) % n_frames)

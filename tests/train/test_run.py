@@ -197,8 +197,9 @@ def test_early_stop(tmp_path):
     assert results["epochs"] < 500
 
 
-def test_time_budget(tmp_path):
-    results = run(tmp_path / "run", "train.max_minutes=0.02", "train.epochs=100000")
+@pytest.mark.parametrize("key", ["max_minutes", "max_cpu_minutes"])
+def test_time_budget(key, tmp_path):
+    results = run(tmp_path / "run", f"train.{key}=0.02", "train.epochs=100000")
     assert 0 < results["steps"] < 200_000
     assert metrics(tmp_path / "run")[-1]["learning_rate"] < 1e-4
 

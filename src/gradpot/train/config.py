@@ -79,6 +79,8 @@ class Train(Section):
 
     epochs: Count | None = None
     max_minutes: float | None = Field(default=None, gt=0)
+    max_cpu_minutes: float | None = Field(default=None, gt=0)
+    """minutes of processor time, which other programs on the machine do not use up"""
     batch_size: Count = 10
     optimizer: Literal["adam", "adamw"] = "adam"
     learning_rate: float = Field(default=5e-3, gt=0)

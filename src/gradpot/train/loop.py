@@ -61,9 +61,9 @@ def fit(task: Task, state: State, step: Gradients, watch: Watch) -> int:
     with signals() as stop, clock(state) as tick:
         while done < 1 and not stop() and not _patience_is_over(state, train):
             index = next(order)
-            loss, *slopes = step(state.parameters, batch(task.data, index))
+            loss, slope = step(state.weights, batch(task.data, index))
             value = _finite(loss.item(), task, state, index)
-            update(state, slopes, learning_rate(state, train, done), train)
+            update(state, slope, learning_rate(state, train, done), train)
             state.count(value, n_batches)
             tick()
             done = progress(state, train, n_batches)

@@ -1,6 +1,8 @@
 """A run from a configuration to a folder with a model, its errors and its plots."""
 
 import json
+import resource
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -37,6 +39,8 @@ SUMS_ONLY = (
     "fewer compositions than elements: only the sums of these atom energies mean something; "
     "total energies of other molecules will mean nothing"
 )
+# ru_maxrss is in bytes on a Mac
+KIB_PER_MIB = 2**20 if sys.platform == "darwin" else 2**10
 # a run that says neither epochs nor minutes
 DEFAULT_EPOCHS = 200
 STEPS_BETWEEN_VALIDATIONS = 200
@@ -56,7 +60,7 @@ def train(
     Args:
         settings: see `train.config`.
         resume: go on with the run in `out`, which has the same settings (only `train.epochs`
-            and `train.max_minutes` may differ); begin one if there is none.
+            and the times that it may take may differ); begin one if there is none.
         say: takes notices, a line each.
         watch: see `loop.fit`.
 
@@ -108,7 +112,7 @@ def prepare(settings: Config, frames: Frames, out: Path) -> tuple[Task, State]:
     model = build(**arguments).to(dtype)
     settings = settings.model_copy(deep=True)
     settings.model = type(settings.model)(**model.spec)  # type: ignore[arg-type]
-    if not (settings.train.epochs or settings.train.max_minutes):
+    if not (settings.train.epochs or _minutes(settings.train)):
         settings.train.epochs = DEFAULT_EPOCHS
     data = dataset(frames, model.cutoff, scale.references, dtype)  # type: ignore[arg-type]
     task = Task(settings, data, parts, scale, out)
@@ -142,6 +146,7 @@ def finish(task: Task, state: State, frames: Frames) -> dict:
         "steps": state.step,
         "train_cpu_s": round(state.cpu_s, 2),
         "train_wall_s": round(state.wall_s, 2),
+        "peak_memory_MiB": peak_memory(),
         "seed": task.config.seed,
         "model": task.config.model.model_dump(),
         "threads": torch.get_num_threads(),
@@ -155,6 +160,11 @@ def finish(task: Task, state: State, frames: Frames) -> dict:
     shown = shown[:1000]
     parity(*evaluate(best, whole, shown), sizes(whole)[shown], task.out / "parity.png")
     return results
+
+
+def peak_memory() -> float:
+    """The most memory that this process has held so far, in MiB."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KIB_PER_MIB, 1)
 
 
 def metrics(out: Path) -> list[dict]:
@@ -235,16 +245,22 @@ def _step(task: Task, state: State, say: Say) -> Gradients:
         say("no C++ compiler found (g++, or CXX): training goes on without compiling its step")
         return step
     say("compiling the training step: a minute or two the first time")
-    return compiled(step, state.parameters, example_batch(task.data, state.parameters))
+    return compiled(step, state.weights, example_batch(task.data, state.model))
 
 
 def _compile(train: Train, n_batches: int) -> bool:
     """Whether "auto" compiles: when the run is long enough to win back the time."""
     if isinstance(train.compile, bool):
         return train.compile
-    if train.max_minutes:
-        return train.max_minutes >= COMPILE_FROM_MINUTES
+    if minutes := _minutes(train):
+        return minutes >= COMPILE_FROM_MINUTES
     return (train.epochs or 0) * n_batches >= COMPILE_FROM_STEPS
+
+
+def _minutes(train: Train) -> float | None:
+    """The shorter of the two times that a run may take."""
+    given = [minutes for minutes in (train.max_minutes, train.max_cpu_minutes) if minutes]
+    return min(given, default=None)
 
 
 def _begin(task: Task, fingerprint: str) -> None:
@@ -284,7 +300,8 @@ def _begun_with(split: Path) -> str:
 
 def _same_settings(before: Config, now: Config, out: Path) -> None:
     old, new = (_flat(c.model_dump()) for c in (before, now))
-    free = ("train.epochs", "train.max_minutes", "train.save_every_s", "train.threads")
+    free = ("epochs", "max_minutes", "max_cpu_minutes", "save_every_s", "threads")
+    free = tuple(f"train.{key}" for key in free)
     for key in sorted(old.keys() | new.keys()):
         if key not in free and old.get(key) != new.get(key):
             raise InputError(

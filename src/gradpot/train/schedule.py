@@ -14,7 +14,8 @@ def progress(state: State, config: Train, batches_per_epoch: int) -> float:
     """
     by_steps = state.step / (config.epochs * batches_per_epoch) if config.epochs else 0.0
     by_time = state.wall_s / (60 * config.max_minutes) if config.max_minutes else 0.0
-    return min(1.0, max(by_steps, by_time))
+    by_cpu = state.cpu_s / (60 * config.max_cpu_minutes) if config.max_cpu_minutes else 0.0
+    return min(1.0, max(by_steps, by_time, by_cpu))
 
 
 def learning_rate(state: State, config: Train, done: float) -> float:

@@ -8,7 +8,7 @@ from copy import deepcopy
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gradpot.checkpoint import read_tensors, write_tensors
 from gradpot.errors import InputError
@@ -27,6 +27,8 @@ COUNTERS = {
     "wall_s": 0.0,
     "cpu_s": 0.0,
 }
+# 2: the optimizer works on all weights as one tensor
+FORMAT = 2
 
 
 class State:
@@ -35,6 +37,8 @@ class State:
     Attributes:
         model: what is trained.
         average: the same network with exponentially averaged weights; validated and kept.
+        weights, averages: all parameters of the two, end to end. The networks' parameters are
+            views of them, so that a step of the optimizer is one pass over one tensor.
         optimizer: Adam or AdamW.
         step, epoch, ...: see `COUNTERS`.
     """
@@ -54,11 +58,10 @@ class State:
     def __init__(self, model: nn.Module, config: Train):
         self.model = model
         self.average = deepcopy(model).requires_grad_(False)
-        self.parameters: list[torch.Tensor] = list(model.parameters())
-        self.averages: list[torch.Tensor] = list(self.average.parameters())
+        self.weights, self.averages = flatten(model), flatten(self.average)
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
         self.optimizer = kind(
-            self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+            [self.weights], lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         vars(self).update(COUNTERS)
 
@@ -81,7 +84,7 @@ class State:
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
         for i, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{k}": v for k, v in moments.items()}
-        write_tensors(path, tensors, {"format": 1, "counters": self.counters()})
+        write_tensors(path, tensors, {"format": FORMAT, "counters": self.counters()})
 
     def restore(self, path: Path) -> None:
         """Take everything from a file that `save` wrote for the same model and optimizer.
@@ -90,7 +93,12 @@ class State:
             InputError: the file belongs to another model.
         """
         tensors, header = read_tensors(path)
-        parts: dict[str, dict[str, torch.Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
+        if header["format"] != FORMAT:
+            raise InputError(
+                f"{path} was written by another version of gradpot, as format "
+                f"{header['format']}, not {FORMAT}; begin a new run"
+            )
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             part, _, key = name.partition(".")
             parts[part][key] = tensor
@@ -99,10 +107,21 @@ class State:
             self.average.load_state_dict(parts["average"])
         except RuntimeError as error:
             raise InputError(f"{path} does not fit this model: {error}") from None
-        moments: dict[int, dict[str, torch.Tensor]] = {}
+        moments: dict[int, dict[str, Tensor]] = {}
         for key, tensor in parts["optimizer"].items():
             i, _, kind = key.partition(".")
             moments.setdefault(int(i), {})[kind] = tensor
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         vars(self).update(header["counters"])
+
+
+@torch.no_grad()
+def flatten(model: nn.Module) -> Tensor:
+    """Lay the parameters of a model end to end in one tensor, of which they become views."""
+    parameters = list(model.parameters())
+    weights = torch.cat([p.reshape(-1) for p in parameters])
+    pieces = weights.split([p.numel() for p in parameters])
+    for parameter, piece in zip(parameters, pieces, strict=True):
+        parameter.data = piece.view_as(parameter)
+    return weights

@@ -15,37 +15,40 @@ BatchLoss = Callable[..., Tensor]
 
 
 def gradients(model: nn.Module, loss: BatchLoss, stress: bool) -> Gradients:
-    """A function from parameters and a batch to the loss and its gradient.
+    """A function from all weights, as `state.flatten` lays them, and a batch to loss and gradient.
 
     Args:
         loss: of the network's raw properties and the batch (`loss.weighted`).
         stress: whether the loss looks at the stress.
     """
-    names = [name for name, _ in model.named_parameters()]
+    shapes = {name: p.shape for name, p in model.named_parameters()}
+    sizes = [shape.numel() for shape in shapes.values()]
 
-    def step(parameters: list[Tensor], piece: Batch) -> tuple[Tensor, ...]:
-        weights = dict(zip(names, parameters, strict=True))
+    def step(weights: Tensor, piece: Batch) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            weights = weights.detach().requires_grad_()
+            pieces = zip(shapes.items(), weights.split(sizes), strict=True)
+            parameters = {name: part.view(shape) for (name, shape), part in pieces}
 
-        def network(graph):
-            return torch.func.functional_call(model, weights, (graph,))
+            def network(graph):
+                return torch.func.functional_call(model, parameters, (graph,))
 
-        raw = predict(network, piece.graph, create_graph=True, stress=stress)
-        value = loss(raw, piece)
-        slopes = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
-        return value.detach(), *slopes
+            raw = predict(network, piece.graph, create_graph=True, stress=stress)
+            value = loss(raw, piece)
+            (slope,) = torch.autograd.grad(value, weights)
+        return value.detach(), slope
 
     return step
 
 
 @torch.no_grad()
-def update(state: State, slopes: list[Tensor], learning_rate: float, config: Train) -> None:
+def update(state: State, slope: Tensor, learning_rate: float, config: Train) -> None:
     """Clip, step, average: change the weights of `state` by one batch's gradient."""
-    for parameter, slope in zip(state.parameters, slopes, strict=True):
-        parameter.grad = slope
-    torch.nn.utils.clip_grad_norm_(state.parameters, config.clip_norm, foreach=True)
+    state.weights.grad = slope
+    torch.nn.utils.clip_grad_norm_([state.weights], config.clip_norm)
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate
     state.optimizer.step()
     # the average forgets the first steps sooner
     decay = min(config.ema, (1 + state.step) / (10 + state.step))
-    torch._foreach_lerp_(state.averages, state.parameters, 1.0 - decay)
+    state.averages.lerp_(state.weights, 1.0 - decay)
