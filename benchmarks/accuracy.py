@@ -224,8 +224,9 @@ class Case:
             epochs = max(1, int(steps / recipe.steps_per_epoch(N_TRAIN)))
         command = recipe.command(self.plan(epochs))
         marks = watch(command, folder, [60 * m for m in minutes], recipe.best)
-        if self.mode == "annealed" and marks[-1].ended:
-            # validations are in it, and the machine is as it is now
+        if self.mode == "annealed":
+            # validations are in it, and the machine is as it is now; also where the budget cut
+            # the run off before its schedule had ended, for then the rate was too high
             self.remember(marks[-1].steps / (marks[-1].cpu_s - lost), lost)
         shown = " ".join(command[4:])
         for path in (f"{self.files()}/", str(self.files()), f"{Path(__file__).parents[1]}/"):
@@ -238,6 +239,8 @@ class Case:
                 "cpu_s": round(mark.cpu_s, 2),
                 "wall_s": round(mark.wall_s, 2),
                 "before_cpu_s": round(mark.before_s, 2),
+                # False: the budget cut the run off, and with "annealed" the schedule was not done
+                "ended": mark.ended,
                 "steps": mark.steps,
                 "epochs": round(mark.steps / recipe.steps_per_epoch(N_TRAIN), 2),
                 **self.measure(recipe, mark),

@@ -8,6 +8,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,10 +18,11 @@ from ase.calculators.calculator import all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 from jaxtyping import Bool, Float, Int
 
-from gradpot import checkpoint
-from gradpot.errors import InputError
-from gradpot.graph import Graph, Properties
+from gradpot import checkpoint, package
+from gradpot.errors import InputError, unknown
+from gradpot.graph import Graph, Properties, both_ways, opposite
 from gradpot.neighbors import ALL_PAIRS_BELOW, neighbor_list
+from gradpot.package import CompiledPotential
 from gradpot.potential import Potential
 
 # atoms
@@ -44,27 +46,30 @@ class VerletList:
         self.n_builds = 0
         self._start: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
-    def edges(
+    def pairs(
         self,
         positions: Float[np.ndarray, "n_atoms 3"],
         cell: Float[np.ndarray, "3 3"],
         pbc: Bool[np.ndarray, "3"],
-    ) -> tuple[Int[np.ndarray, "2 n_edges"], Float[np.ndarray, "n_edges 3"]]:
-        """Center and neighbor of every pair closer than the cutoff, and the vector between."""
+    ) -> tuple[Int[np.ndarray, "2 n_pairs"], Float[np.ndarray, "n_pairs 3"]]:
+        """Both atoms of every pair closer than the cutoff, and the vector between them.
+
+        While the pairs stay the same, their indices are the same array.
+        """
         if self._outdated(positions, cell, pbc):
             self._build(positions, cell, pbc)
-        center, neighbor = self._edge_index
+        center, neighbor = self._all
         vectors = positions.take(neighbor, axis=0) - positions.take(center, axis=0)
-        if pbc.any():
+        if self._offset is not None:
             vectors += self._offset
         squares = _squares(vectors)
         if not squares.all():
-            i, j = self._edge_index[:, int(np.argmin(squares))]
+            i, j = self._all[:, int(np.argmin(squares))]
             raise InputError(f"atoms {i} and {j} are at the same place; there is no force on them")
         close = squares < self.cutoff**2
-        if close.all():
-            return self._edge_index, vectors
-        return self._edge_index[:, close], vectors[close]
+        if not np.array_equal(close, self._close):
+            self._close, self._near = close, self._all[:, close]
+        return self._near, vectors[close]
 
     def _outdated(self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> bool:
         if self._start is None:
@@ -81,8 +86,11 @@ class VerletList:
 
     def _build(self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> None:
         reach = np.inf if _all_pairs(positions, pbc) else self.cutoff + self.skin
-        self._edge_index, shifts = neighbor_list(positions, cell, pbc, reach)
-        self._offset = shifts @ cell
+        edge_index, shifts = neighbor_list(positions, cell, pbc, reach)
+        n_pairs = shifts.shape[0] // 2
+        self._all = edge_index[:, :n_pairs]
+        self._offset = shifts[:n_pairs] @ cell if pbc.any() else None
+        self._close = None
         self._start = positions.copy(), cell.copy(), pbc.copy()
         self.n_builds += 1
 
@@ -99,11 +107,14 @@ class Calculator(AseCalculator):
         skin: Å, see `VerletList`; 0 searches for neighbors at every move.
         threads: of torch, during a call; None is one thread below 100 atoms, where more threads
             mostly wait for one another, and torch's own number above.
+        compile: True runs compiled machine code, and compiles it if that was not done before
+            (once for the same weights; it takes a minute or two and a C++ compiler); "auto"
+            takes what is compiled already, beside the file of the potential or in the cache.
 
     Raises:
-        InputError: at a call, for elements that the potential does not know, for positions or
-            cells that are not finite, for atoms at the same place, and for periodic cells without
-            volume.
+        InputError: for options that do not go together, and see `package`; at a call, for
+            elements that the potential does not know, for positions or cells that are not
+            finite, for atoms at the same place, and for periodic cells without volume.
     """
 
     implemented_properties = ("energy", "free_energy", "forces", "stress")  # type: ignore[assignment]
@@ -115,20 +126,22 @@ class Calculator(AseCalculator):
         device: str | torch.device | None = None,
         skin: float = 0.5,
         threads: int | None = None,
+        compile: Literal["auto"] | bool = "auto",
     ):
         super().__init__()
         if not 0.0 <= skin < np.inf:
             raise InputError(f"skin is {skin} Å but must be zero or positive")
-        if isinstance(potential, Potential):
-            potential = copy.deepcopy(potential)
-        else:
-            potential = checkpoint.load(potential)
-        self.potential = potential.to(device=device, dtype=dtype).eval().requires_grad_(False)
-        self.neighbors = VerletList(potential.cutoff, skin)
+        self.potential = _prepared(potential, dtype, device, compile)
+        self.neighbors = VerletList(self.potential.cutoff, skin)
         self.threads = threads
         self._dtype, self._device = self.potential.dtype, self.potential.device
-        self._numbers, self._edge_index = np.zeros(0, dtype=int), np.zeros((2, 0), dtype=int)
+        self._numbers, self._pair_index = np.zeros(0, dtype=int), np.zeros((2, 0), dtype=int)
         self._graph = self._without_edges(self._numbers)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the network runs as machine code."""
+        return isinstance(self.potential, CompiledPotential)
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
         """Names of what differs from the last call; momenta and charges do not count."""
@@ -156,9 +169,10 @@ class Calculator(AseCalculator):
         self.results = {}
         if self.check_state(atoms):
             self.atoms = atoms.copy()
+        periodic = bool(atoms.pbc.all())
         with _threads(self.threads or (1 if len(atoms) < SMALL else None)):
-            predicted = self.potential(self.graph(atoms))
-        self.results = _results(predicted, periodic=bool(atoms.pbc.all()))
+            predicted = self.potential(self.graph(atoms), stress=periodic)
+        self.results = _results(predicted, periodic)
 
     def graph(self, atoms: Atoms) -> Graph:
         """What the model sees of these atoms; equal to `graph.from_atoms` up to rounding."""
@@ -169,21 +183,21 @@ class Calculator(AseCalculator):
             self.potential.check_elements(atoms.numbers)
             self._numbers = atoms.numbers.copy()
             self._graph = self._without_edges(self._numbers)
-        edge_index, edge_vec = self.neighbors.edges(positions, cell, pbc)
-        if edge_index is not self._edge_index:
-            self._edge_index = edge_index
-            self._graph = self._graph._replace(edge_index=self._tensor(edge_index))
+        pair_index, pair_vec = self.neighbors.pairs(positions, cell, pbc)
+        if pair_index is not self._pair_index:
+            self._pair_index = pair_index
+            self._graph = self._graph._replace(edge_index=both_ways(self._tensor(pair_index)))
         return self._graph._replace(
-            edge_vec=self._tensor(edge_vec, self._dtype),
+            edge_vec=opposite(self._tensor(pair_vec, self._dtype)),
             cell=self._tensor(cell[None], self._dtype),
         )
 
     def _without_edges(self, numbers: np.ndarray) -> Graph:
         """The parts that stay while the atoms move."""
-        self._edge_index = np.zeros((2, 0), dtype=int)
+        self._pair_index = np.zeros((2, 0), dtype=int)
         return Graph(
             numbers=self._tensor(numbers, torch.long),
-            edge_index=self._tensor(self._edge_index),
+            edge_index=self._tensor(self._pair_index),
             edge_vec=self._tensor(np.zeros((0, 3)), self._dtype),
             batch=self._tensor(np.zeros(len(numbers), dtype=int)),
             cell=self._tensor(np.zeros((1, 3, 3)), self._dtype),
@@ -194,6 +208,35 @@ class Calculator(AseCalculator):
 
     def _get_name(self) -> str:
         return "gradpot"
+
+
+def _prepared(
+    source: str | Path | Potential,
+    dtype: torch.dtype | None,
+    device: str | torch.device | None,
+    compile: Literal["auto"] | bool,
+) -> Potential:
+    """A potential that nobody else can change, compiled where that is wanted."""
+    if compile not in ("auto", True, False):
+        raise unknown("compile", compile, ["auto", True, False])
+    if not isinstance(source, Potential) and Path(source).suffix == package.SUFFIX:
+        source = CompiledPotential(source)
+    if isinstance(source, CompiledPotential):
+        _check_compiled(source, dtype, device, compile)
+        return source
+    on_file = not isinstance(source, Potential)
+    potential = checkpoint.load(source) if on_file else copy.deepcopy(source)
+    dtype, device = dtype or potential.dtype, torch.device(device or potential.device)
+    if compile is True and device.type != "cpu":
+        raise InputError(f"compile=True is for the CPU; leave it out with device {device}")
+    if compile is True:
+        return package.compiled(potential, dtype)
+    beside = package.beside(source) if on_file else None
+    if compile == "auto" and beside is not None and device.type == "cpu":
+        ready = package.ready(potential, dtype, beside)
+        if ready is not None:
+            return ready
+    return potential.to(device=device, dtype=dtype).eval().requires_grad_(False)
 
 
 @contextmanager
