@@ -64,6 +64,7 @@ class State:
             [self.weights], lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         vars(self).update(COUNTERS)
+        self.compile_cpu_s = 0.0
 
     def count(self, loss: float, batches_per_epoch: int) -> None:
         """Note one step done, and its loss."""
