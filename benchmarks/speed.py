@@ -11,6 +11,7 @@ results/speed.jsonl and results/growth.jsonl; README.md says what is in them.
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -208,7 +209,10 @@ def spread(name: str, values: list[float]) -> dict:
 
 
 def gemm_rate(threads: int, repetitions: int = 3) -> dict:
-    """A float32 product of two 2048 × 2048 matrices: GFLOP/s of wall and of CPU time, best of 3."""
+    """A float32 product of 2048 × 2048 matrices: GFLOP/s of wall and of CPU time, best of 3.
+
+    Also the load of the machine: how many processes wanted to run in the last minute.
+    """
     torch.set_num_threads(threads)
     a = torch.rand(GEMM_SIZE, GEMM_SIZE)
     wall, cpu = [], []
@@ -218,7 +222,11 @@ def gemm_rate(threads: int, repetitions: int = 3) -> dict:
         wall.append(time.perf_counter() - started)
         cpu.append(time.process_time() - used)
     flops = 2e-9 * GEMM_SIZE**3
-    return {"gemm_gflops": flops / min(wall), "gemm_gflops_per_cpu_s": flops / min(cpu)}
+    return {
+        "gemm_gflops": flops / min(wall),
+        "gemm_gflops_per_cpu_s": flops / min(cpu),
+        "load": os.getloadavg()[0],
+    }
 
 
 @app.command()
@@ -317,6 +325,7 @@ def common() -> dict:
         "command": " ".join(["python benchmarks/speed.py", *arguments]),
         "commit": git.stdout.strip() or None,
         "cpu": processor(),
+        "wait_policy": os.environ.get("OMP_WAIT_POLICY"),
     }
 
 

@@ -20,6 +20,7 @@ from gradpot.models import build
 from gradpot.potential import Potential
 from gradpot.train.config import Train
 from gradpot.train.loss import Weights, penalty, weighted
+from gradpot.train.process import keep_memory
 from gradpot.train.state import State
 from gradpot.train.step import gradients, update
 from peers import CUTOFF, LEARNING_RATE
@@ -36,6 +37,8 @@ MODES = {"train": ("eager", "compiled"), "call": ("eager", "compiled")}
 
 def training(model: str, frames: Frames, mode: str) -> tuple[Callable[[], Tensor], int]:
     """See `peers`."""
+    # as every run of training begins
+    keep_memory()
     network = build(**MODELS[model], cutoff=CUTOFF)
     data = graphs(frames)
     config = Train()

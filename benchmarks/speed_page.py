@@ -1,0 +1,200 @@
+"""Put the measured tables and figures into docs/speed.md.
+
+    python benchmarks/speed_page.py
+
+The page is written by hand but for what stands between `<!-- NAME -->` and `<!-- end -->`: those
+parts are made here, from the newest rows in results/, and from nothing else.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[1] / "docs" / "speed.md"
+OURS = "gradpot"
+KEYS = ("kind", "system", "batch", "threads", "peer", "model", "mode", "flush")
+Row = dict
+# what of ours; against whom, with denormals flushed or not; at least how many times as fast
+STEP, ETHANOL, ASPIRIN = ("train", "aspirin", 32), ("call", "ethanol", 1), ("call", "aspirin", 1)
+TARGETS = [
+    ("schnet-128x6", STEP, ["pyg"], True, 5),
+    ("schnet-128x6", STEP, ["pyg"], False, 15),
+    ("painn-128x3", STEP, ["schnetpack"], True, 4),
+    ("schnet-128x6", ETHANOL, ["pyg", "schnetpack"], True, 10),
+    ("schnet-128x6", ASPIRIN, ["pyg", "schnetpack"], True, 10),
+    ("painn-128x3", ETHANOL, ["schnetpack"], True, 10),
+    ("painn-128x3", ASPIRIN, ["schnetpack"], True, 10),
+]
+
+
+def newest(name: str, keys: tuple[str, ...]) -> list[Row]:
+    """The last row of everything that was measured, in the order of the file."""
+    path = RESULTS / name
+    lines = path.read_text().splitlines() if path.exists() else []
+    found: dict[tuple, Row] = {}
+    for row in map(json.loads, lines):
+        found.pop(key := tuple(row.get(k) for k in keys), None)
+        found[key] = row
+    return list(found.values())
+
+
+def table(head: Iterable[str], lines: Iterable[Iterable[object]]) -> str:
+    """Markdown."""
+    head = list(head)
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
+
+
+def entrant(row: Row) -> str:
+    mode = "" if row["mode"] == "eager" else f", {row['mode']}"
+    return f"{row['peer']} {row.get('version') or ''} {row['model']}{mode}".replace("  ", " ")
+
+
+def comparisons(kind: str) -> str:
+    """A table for each system, batch and number of threads."""
+    rows = [row for row in newest("speed.jsonl", KEYS) if row["kind"] == kind]
+    titles = dict.fromkeys((row["system"], row["batch"], row["threads"]) for row in rows)
+    parts = []
+    for title in titles:
+        mine = [r for r in rows if (r["system"], r["batch"], r["threads"]) == title]
+        batch = f" × {title[1]}" if kind == "train" else ""
+        threads = "one thread" if title[2] == 1 else f"{title[2]} threads"
+        parts.append(f"**{title[0]}{batch}, {threads}**\n\n{comparison(mine)}")
+    return "\n\n".join(parts)
+
+
+def comparison(rows: list[Row]) -> str:
+    head = ["", "CPU ms, flushed", "wall ms (quartiles)", "as shipped", "of GEMM rate", "peak MiB"]
+    lines = []
+    for name in dict.fromkeys(map(entrant, rows)):
+        flushed, shipped = (
+            next((r for r in rows if entrant(r) == name and r.get("flush") == flush), None)
+            for flush in (True, False)
+        )
+        if flushed is None or "failed" in flushed:
+            reason = next((r["failed"] for r in rows if entrant(r) == name and "failed" in r), "")
+            lines.append([name, "failed", reason.strip().splitlines()[-1][:90], "", "", ""])
+            continue
+        rate = flushed.get("matmul_gflops_per_cpu_s")
+        lines.append(
+            [
+                name,
+                f"{flushed['cpu_ms']:.2f}",
+                "{wall_ms:.2f} ({wall_ms_q1:.2f}–{wall_ms_q3:.2f})".format(**flushed),
+                f"{shipped['cpu_ms']:.2f}" if shipped else "",
+                f"{rate / flushed['gemm_gflops_per_cpu_s']:.0%}" if rate else "",
+                f"{flushed['peak_MiB']:.0f}",
+            ]
+        )
+    return table(head, lines)
+
+
+def targets() -> str:
+    """What was aimed at, and what came out, by CPU time of medians."""
+    rows = [r for r in newest("speed.jsonl", KEYS) if "failed" not in r and r["threads"] == 1]
+    lines = []
+    for model, (kind, system, batch), peers, flush, least in TARGETS:
+        here = [r for r in rows if (r["kind"], r["system"], r["batch"]) == (kind, system, batch)]
+        ours = [r["cpu_ms"] for r in here if (r["peer"], r["model"]) == (OURS, model)]
+        theirs = [
+            r["cpu_ms"]
+            for r in here
+            if r["peer"] in peers and r["model"].startswith(model[:6]) and r["flush"] == flush
+        ]
+        if ours and theirs:
+            ratio = min(theirs) / min(ours)
+            verdict = "met" if ratio >= least else f"missed by {1 - ratio / least:.0%}"
+            what = f"{model}, {kind}, {system}" + (f" × {batch}" if kind == "train" else "")
+            whom = f"{' or '.join(peers)}, {'flushed' if flush else 'as shipped'}"
+            figures = f"{min(ours):.2f}", f"{min(theirs):.2f}", f"{ratio:.1f}", least, verdict
+            lines.append([what, whom, *figures])
+    return table(["", "against", "ours, CPU ms", "theirs", "ratio", "aimed at", ""], lines)
+
+
+def growth() -> str:
+    rows = newest("growth.jsonl", ("model", "system", "mode", "threads"))
+    good = [row for row in rows if "failed" not in row]
+    sizes = sorted({row["n_atoms"] for row in good})
+    lines = []
+    for label in dict.fromkeys((r["model"], r["mode"]) for r in good):
+        mine = {r["n_atoms"]: r for r in good if (r["model"], r["mode"]) == label}
+        for name, key in (("µs per atom", "cpu_us_per_atom"), ("peak MiB", "peak_MiB")):
+            cells = [f"{mine[n][key]:.0f}" if n in mine else "" for n in sizes]
+            lines.append([f"{' '.join(label)}, {name}", *cells])
+    return table(["atoms", *sizes], lines)
+
+
+def accuracy() -> str:
+    rows = newest("accuracy.jsonl", ("name", "molecule", "budget_cpu_min", "seed", "schedule"))
+    good = [row for row in rows if row.get("errors")]
+    budgets = sorted({row["budget_cpu_min"] for row in good})
+    lines = []
+    for key in dict.fromkeys((r["molecule"], r["name"], r["schedule"]) for r in good):
+        mine = {
+            r["budget_cpu_min"]: r for r in good if key == (r["molecule"], r["name"], r["schedule"])
+        }
+        cells = [accuracy_cell(mine[b]) if b in mine else "" for b in budgets]
+        lines.append([*key, *cells])
+    lines.sort(key=lambda line: line[:2])
+    return table(["molecule", "model", "schedule", *(f"{b:g} min" for b in budgets)], lines)
+
+
+def accuracy_cell(row: Row) -> str:
+    errors = row["errors"]
+    return f"{errors['forces_mae_meV_A']:.1f} ({errors['energy_mae_meV']:.1f})"
+
+
+def growth_figure() -> None:
+    rows = [
+        r
+        for r in newest("growth.jsonl", ("model", "system", "mode", "threads"))
+        if "failed" not in r
+    ]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    for label in dict.fromkeys((r["model"], r["mode"]) for r in rows):
+        mine = sorted(
+            (r["n_atoms"], r["cpu_us_per_atom"], r["peak_MiB"])
+            for r in rows
+            if (r["model"], r["mode"]) == label
+        )
+        n_atoms, cost, memory = zip(*mine, strict=True)
+        left.semilogx(n_atoms, cost, marker="o", label=" ".join(label))
+        right.loglog(n_atoms, memory, marker="o")
+    left.set(xlabel="atoms", ylabel="CPU µs per atom and call", ylim=(0, None))
+    right.set(xlabel="atoms", ylabel="peak memory of the process, MiB")
+    left.legend()
+    figure.savefig(RESULTS / "growth.png", dpi=150)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "targets": targets,
+    "train": lambda: comparisons("train"),
+    "call": lambda: comparisons("call"),
+    "growth": growth,
+    "accuracy": accuracy,
+}
+
+
+def main() -> None:
+    """Replace the parts of the page."""
+    text = PAGE.read_text()
+    for name, make in PARTS.items():
+        pattern = re.compile(rf"<!-- {name} -->\n.*?<!-- end -->", re.DOTALL)
+        found = pattern.search(text)
+        if not found:
+            raise SystemExit(f"{PAGE} has no <!-- {name} --> ... <!-- end -->")
+        before, after = found.span()
+        text = f"{text[:before]}<!-- {name} -->\n{make()}\n<!-- end -->{text[after:]}"
+    growth_figure()
+    PAGE.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
