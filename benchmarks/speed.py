@@ -288,6 +288,8 @@ def per_atom(row: dict) -> dict:
 @app.command()
 def show(rows: Path = RESULTS / "speed.jsonl") -> None:
     """Print the newest row of everything, a block for each comparison."""
+    if not rows.exists():
+        raise typer.BadParameter(f"there is no {rows}; `speed.py run` makes it")
     newest = {}
     keys = ("kind", "system", "batch", "threads", "peer", "model", "mode", "flush")
     for found in map(json.loads, rows.read_text().splitlines()):

@@ -29,7 +29,7 @@ from peers.systems import Frames
 VERSION = __version__
 MODELS = {
     "schnet-128x6": {"name": "schnet", "width": 128, "n_layers": 6, "n_radial": 50},
-    "painn-128x3": {"name": "painn", "width": 128, "n_layers": 3},
+    "painn-128x3": {"name": "painn", "width": 128, "n_layers": 3, "n_radial": 20},
     "painn-64x3": {"name": "painn", "width": 64, "n_layers": 3},
 }
 MODES = {"train": ("eager", "compiled"), "call": ("eager", "compiled")}
