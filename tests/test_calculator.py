@@ -233,7 +233,7 @@ def test_pairs_within_the_cutoff_are_complete_as_long_as_the_list_is_kept():
     positions = rng.uniform(0, 6, (30, 3))
     for _ in range(100):
         positions = positions + rng.uniform(-0.06, 0.06, (30, 3))
-        kept, expected = (a.edges(positions, cell, pbc) for a in (neighbors, fresh))
+        kept, expected = (a.pairs(positions, cell, pbc) for a in (neighbors, fresh))
         assert_allclose(in_order(*kept), in_order(*expected), atol=1e-9)
     assert neighbors.n_builds < 50 < fresh.n_builds
 

@@ -44,7 +44,7 @@ class VerletList:
     def __init__(self, cutoff: float, skin: float):
         self.cutoff, self.skin = cutoff, skin
         self.n_builds = 0
-        self._start: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+        self._box: tuple | None = None
 
     def pairs(
         self,
@@ -68,30 +68,25 @@ class VerletList:
             raise InputError(f"atoms {i} and {j} are at the same place; there is no force on them")
         close = squares < self.cutoff**2
         if not np.array_equal(close, self._close):
-            self._close, self._near = close, self._all[:, close]
-        return self._near, vectors[close]
+            self._close, self._near = close, self._all.compress(close, axis=1)
+        return self._near, vectors.compress(close, axis=0)
 
     def _outdated(self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> bool:
-        if self._start is None:
-            return True
-        old_positions, old_cell, old_pbc = self._start
-        if positions.shape != old_positions.shape or (pbc != old_pbc).any():
-            return True
-        if (cell != old_cell).any():
+        if self._box != _box(positions, cell, pbc):
             return True
         if _all_pairs(positions, pbc):
             return False
-        moved = _squares(positions - old_positions).max(initial=0.0)
+        moved = _squares(positions - self._start).max(initial=0.0)
         return bool(moved > (self.skin / 2) ** 2)
 
     def _build(self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> None:
         reach = np.inf if _all_pairs(positions, pbc) else self.cutoff + self.skin
         edge_index, shifts = neighbor_list(positions, cell, pbc, reach)
         n_pairs = shifts.shape[0] // 2
-        self._all = edge_index[:, :n_pairs]
+        self._all = np.ascontiguousarray(edge_index[:, :n_pairs])
         self._offset = shifts[:n_pairs] @ cell if pbc.any() else None
-        self._close = None
-        self._start = positions.copy(), cell.copy(), pbc.copy()
+        self._close, self._near = np.ones(n_pairs, dtype=bool), self._all
+        self._box, self._start = _box(positions, cell, pbc), positions.copy()
         self.n_builds += 1
 
 
@@ -135,8 +130,9 @@ class Calculator(AseCalculator):
         self.neighbors = VerletList(self.potential.cutoff, skin)
         self.threads = threads
         self._dtype, self._device = self.potential.dtype, self.potential.device
-        self._numbers, self._pair_index = np.zeros(0, dtype=int), np.zeros((2, 0), dtype=int)
-        self._graph = self._without_edges(self._numbers)
+        # what stays while atoms move: made anew by `_renew`
+        self._seen: Atoms | None = None
+        self._pair_index = np.zeros((2, 0), dtype=int)
 
     @property
     def compiled(self) -> bool:
@@ -154,7 +150,8 @@ class Calculator(AseCalculator):
             "cell": (old.cell.array, atoms.cell.array),
             "pbc": (old.pbc, atoms.pbc),
         }
-        return [name for name, (one, other) in pairs.items() if not np.array_equal(one, other)]
+        # bytes: several times faster than comparing small arrays
+        return [name for name, (a, b) in pairs.items() if a.tobytes() != b.tobytes()]
 
     def calculate(
         self,
@@ -167,41 +164,49 @@ class Calculator(AseCalculator):
         if atoms is None:
             raise InputError("this calculator has seen no atoms; call calculate(atoms)")
         self.results = {}
-        if self.check_state(atoms):
-            self.atoms = atoms.copy()
+        self.atoms = self._remembered(atoms)
         periodic = bool(atoms.pbc.all())
         with _threads(self.threads or (1 if len(atoms) < SMALL else None)):
-            predicted = self.potential(self.graph(atoms), stress=periodic)
+            predicted = self._predict(atoms, periodic)
         self.results = _results(predicted, periodic)
 
-    def graph(self, atoms: Atoms) -> Graph:
-        """What the model sees of these atoms; equal to `graph.from_atoms` up to rounding."""
-        positions, pbc = atoms.positions, atoms.pbc
-        cell = np.where(pbc[:, None], atoms.cell.array, 0.0)
-        _check_geometry(positions, cell, pbc)
-        if not np.array_equal(atoms.numbers, self._numbers):
-            self.potential.check_elements(atoms.numbers)
-            self._numbers = atoms.numbers.copy()
-            self._graph = self._without_edges(self._numbers)
-        pair_index, pair_vec = self.neighbors.pairs(positions, cell, pbc)
-        if pair_index is not self._pair_index:
-            self._pair_index = pair_index
-            self._graph = self._graph._replace(edge_index=both_ways(self._tensor(pair_index)))
-        return self._graph._replace(
-            edge_vec=opposite(self._tensor(pair_vec, self._dtype)),
-            cell=self._tensor(cell[None], self._dtype),
-        )
+    def _remembered(self, atoms: Atoms) -> Atoms:
+        """A copy; for atoms that only moved it is the last one, with the new positions."""
+        seen = self._seen
+        if seen is None or _kind(seen) != _kind(atoms):
+            return atoms.copy()
+        seen.positions[:] = atoms.positions
+        return seen
 
-    def _without_edges(self, numbers: np.ndarray) -> Graph:
-        """The parts that stay while the atoms move."""
-        self._pair_index = np.zeros((2, 0), dtype=int)
-        return Graph(
-            numbers=self._tensor(numbers, torch.long),
-            edge_index=self._tensor(self._pair_index),
-            edge_vec=self._tensor(np.zeros((0, 3)), self._dtype),
-            batch=self._tensor(np.zeros(len(numbers), dtype=int)),
-            cell=self._tensor(np.zeros((1, 3, 3)), self._dtype),
-        )
+    def _predict(self, atoms: Atoms, periodic: bool) -> Properties:
+        _check_positions(atoms.positions)
+        if self.atoms is not self._seen:
+            self._renew(atoms)
+        pair_index, pair_vec = self.neighbors.pairs(atoms.positions, self._cell, atoms.pbc)
+        if pair_index is not self._pair_index:
+            self._pair_index, pairs = pair_index, self._tensor(pair_index)
+            self._edge_index = pairs if self.compiled else both_ways(pairs)
+        vectors = self._tensor(pair_vec, self._dtype)
+        if isinstance(self.potential, CompiledPotential):
+            return self.potential.run(
+                self._numbers, self._edge_index, vectors, self._batch, self._cells
+            )
+        edges = self._edge_index, opposite(vectors)
+        graph = Graph(self._numbers, *edges, self._batch, self._cells[:1])
+        return self.potential(graph, stress=periodic)
+
+    def _renew(self, atoms: Atoms) -> None:
+        """Check and keep what stays while atoms move."""
+        self._seen = None
+        cell = np.where(atoms.pbc[:, None], atoms.cell.array, 0.0)
+        _check_cell(cell, atoms.pbc)
+        self.potential.check_elements(atoms.numbers)
+        self._cell = cell
+        # one structure, and an empty one for compiled potentials
+        self._cells = self._tensor(np.stack([cell, np.zeros((3, 3))]), self._dtype)
+        self._numbers = self._tensor(atoms.numbers, torch.long)
+        self._batch = torch.zeros_like(self._numbers)
+        self._seen = self.atoms
 
     def _tensor(self, array: np.ndarray, dtype: torch.dtype | None = None) -> torch.Tensor:
         return torch.from_numpy(array).to(self._device, dtype)
@@ -239,11 +244,30 @@ def _prepared(
     return potential.to(device=device, dtype=dtype).eval().requires_grad_(False)
 
 
+def _check_compiled(
+    potential: CompiledPotential,
+    dtype: torch.dtype | None,
+    device: str | torch.device | None,
+    compile: Literal["auto"] | bool,
+) -> None:
+    """Refuse to ask machine code for something else than what it was made for."""
+    if compile is False:
+        raise InputError("compile is False, but the potential is compiled; give its safetensors")
+    if dtype is not None and dtype != potential.dtype:
+        made, asked = package.dtype_name(potential.dtype), package.dtype_name(dtype)
+        raise InputError(f"this compiled potential computes in {made}, not {asked}")
+    if torch.device(device or "cpu").type != "cpu":
+        raise InputError(f"a compiled potential runs on the CPU, not on {device}")
+
+
 @contextmanager
 def _threads(n: int | None) -> Iterator[None]:
     """Let torch use `n` threads for a while; None changes nothing."""
     before = torch.get_num_threads()
-    torch.set_num_threads(n or before)
+    if n is None or n == before:
+        yield
+        return
+    torch.set_num_threads(n)
     try:
         yield
     finally:
@@ -251,8 +275,8 @@ def _threads(n: int | None) -> Iterator[None]:
 
 
 def _results(predicted: Properties, periodic: bool) -> dict:
-    """As ASE wants them: numbers and float64 arrays, stress in Voigt's order, or none."""
-    energy = predicted.energy.item()
+    """Of the first structure, as ASE wants them: floats, float64, stress in Voigt's order."""
+    energy = predicted.energy[0].item()
     forces = predicted.forces.double().cpu().numpy()
     results = {"energy": energy, "free_energy": energy, "forces": forces}
     if periodic:
@@ -261,13 +285,18 @@ def _results(predicted: Properties, periodic: bool) -> dict:
     return results
 
 
-def _check_geometry(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> None:
-    if not np.isfinite(positions).all():
-        atom = int(np.nonzero(~np.isfinite(positions).all(axis=1))[0][0])
-        raise InputError(
-            f"the position of atom {atom} is {positions[atom].tolist()} but must be finite; "
-            "the dynamics or the optimization that moved it went wrong before this"
-        )
+def _check_positions(positions: np.ndarray) -> None:
+    # one sum of squares instead of a test of each number; huge ones make it infinite as well
+    if np.isfinite(np.vdot(positions, positions)) or np.isfinite(positions).all():
+        return
+    atom = int(np.nonzero(~np.isfinite(positions).all(axis=1))[0][0])
+    raise InputError(
+        f"the position of atom {atom} is {positions[atom].tolist()} but must be finite; "
+        "the dynamics or the optimization that moved it went wrong before this"
+    )
+
+
+def _check_cell(cell: np.ndarray, pbc: np.ndarray) -> None:
     if not pbc.any():
         return
     if not np.isfinite(cell).all():
@@ -279,6 +308,15 @@ def _check_geometry(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) ->
             f"the cell is {cell.tolist()}, flat along a periodic direction; "
             "give it a volume, or set pbc to False where the structure is not periodic"
         )
+
+
+def _kind(atoms: Atoms) -> tuple[bytes, bytes, bytes]:
+    """What is the same of two structures that differ in their positions only."""
+    return atoms.numbers.tobytes(), atoms.cell.array.tobytes(), atoms.pbc.tobytes()
+
+
+def _box(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> tuple[int, bytes, bytes]:
+    return positions.shape[0], cell.tobytes(), pbc.tobytes()
 
 
 def _all_pairs(positions: np.ndarray, pbc: np.ndarray) -> bool:

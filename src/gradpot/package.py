@@ -18,16 +18,16 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from gradpot import __version__
 from gradpot.checkpoint import write_bytes
 from gradpot.compile import has_compiler
-from gradpot.errors import InputError, RunError
+from gradpot.errors import InputError, RunError, unknown
 from gradpot.graph import Graph, Properties, both_ways, opposite
 from gradpot.nn.radial import tabulate
 from gradpot.nn.segment import sum_by
-from gradpot.potential import Potential, virial_stress
+from gradpot.potential import Potential, predict
 
 FORMAT = 1
 SUFFIX = ".pt2"
@@ -41,8 +41,8 @@ OPTIONS = {
     # a graph's indices are right by construction: do not test them for every pair and column
     "assert_indirect_indexing": False,
 }
-# (numbers, pair_index, pair_vec) -> atom energies, forces, and the gradient by each vector
-Network = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+# (numbers, pair_index, pair_vec, batch, cell) -> energy, forces, stress
+Network = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, ...]]
 
 
 class CompiledPotential(Potential):
@@ -80,24 +80,36 @@ class CompiledPotential(Potential):
 
     def forward(self, graph: Graph, stress: bool = True) -> Properties:
         """Energy (float64) in eV, forces in eV/Å, stress in eV/Å³; NaN where not asked for."""
-        n_atoms, n_graphs = graph.numbers.shape[0], graph.cell.shape[0]
-        atom_energy, forces, pull = self._run(_padded(graph, min(self.references), self.cutoff))
-        energy = sum_by(atom_energy[:n_atoms].double(), graph.batch, n_graphs)
-        reference = self.reference_energy(graph.numbers, graph.batch, n_graphs)
+        n_graphs, empty = graph.cell.shape[0], graph.cell.new_zeros(1, 3, 3)
+        pairs = graph.pair_index.contiguous(), graph.pair_vec
+        cell = torch.cat([graph.cell, empty])
+        energy, forces, strain = self.run(graph.numbers, *pairs, graph.batch, cell)
         return Properties(
-            energy=reference + self.scale * energy,
-            forces=forces[:n_atoms],
-            stress=self._stress(graph, pull) if stress else torch.full_like(graph.cell, torch.nan),
+            energy=energy[:n_graphs],
+            forces=forces,
+            stress=strain[:n_graphs] if stress else torch.full_like(graph.cell, torch.nan),
         )
 
-    def _stress(self, graph: Graph, pull: Tensor) -> Tensor:
-        pair_vec = graph.pair_vec
-        pull = pull[: pair_vec.shape[0]]
-        if graph.cell.shape[0] == 1:
-            return virial_stress((pair_vec.T @ pull)[None], graph.cell)
-        owner = graph.batch.index_select(0, graph.pair_index[0])
-        outer = pair_vec[:, :, None] * pull[:, None, :]
-        return virial_stress(sum_by(outer, owner, graph.cell.shape[0]), graph.cell)
+    def run(
+        self,
+        numbers: Int[Tensor, "n_atoms"],
+        pair_index: Int[Tensor, "2 n_pairs"],
+        pair_vec: Float[Tensor, "n_pairs 3"],
+        batch: Int[Tensor, "n_atoms"],
+        cell: Float[Tensor, "n_graphs 3 3"],
+    ) -> Properties:
+        """The same without a `Graph`, for callers that count microseconds.
+
+        Args:
+            pair_index, pair_vec: as in `Graph`, contiguous, and finite.
+            cell: of the structures, and zeros for one more, to which no atom belongs.
+        """
+        inputs = [numbers, pair_index, pair_vec, batch, cell]
+        n_atoms = numbers.shape[0]
+        if n_atoms >= 2 and pair_vec.shape[0] >= 2:
+            return Properties(*self._run(inputs))
+        energy, forces, stress = self._run(_padded(inputs, min(self.references), self.cutoff))
+        return Properties(energy, forces[:n_atoms], stress)
 
     def __deepcopy__(self, _memo: dict) -> "CompiledPotential":
         # nothing in it can be changed
@@ -126,7 +138,7 @@ def compile_potential(
         "format": FORMAT,
         "gradpot": __version__,
         **_machine(),
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": dtype_name(dtype),
         "cutoff": potential.cutoff,
         "scale": potential.scale,
         "references": {str(z): e for z, e in sorted(potential.references.items())},
@@ -147,82 +159,92 @@ def exported(potential: Potential, dtype: torch.dtype) -> torch.export.ExportedP
     from torch.export import Dim, export
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    model = tabulate(copy.deepcopy(potential.model).to("cpu", dtype).eval().requires_grad_(False))
-    example = _example(model, min(potential.references), potential.cutoff, dtype)
-    network = _network(model, potential.scale)
+    potential = copy.deepcopy(potential).to("cpu", dtype).eval().requires_grad_(False)
+    tabulate(potential)
+    example = _example(potential, dtype)
     # the gradient is part of the trace, which `export` alone cannot see
-    trace = make_fx(network, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*example)
-    sizes = ({0: Dim.DYNAMIC}, {1: Dim.DYNAMIC}, {0: Dim.DYNAMIC})
+    tracer = make_fx(_network(potential), tracing_mode="symbolic", _allow_non_fake_inputs=True)
+    sizes = tuple({axis: Dim.DYNAMIC} for axis in (0, 1, 0, 0, 0))
     with torch.no_grad():
-        return export(trace, example, dynamic_shapes=sizes)
+        return export(tracer(*example), example, dynamic_shapes=sizes)
 
 
-def _network(model: Callable[[Graph], Tensor], scale: float) -> Network:
-    """What is compiled: `potential.predict` for one structure, without the virial."""
+def _network(potential: Potential) -> Network:
+    """What is compiled: `Potential.forward`, of tensors."""
+    table, scale = potential.reference_table, potential.scale
 
-    def network(numbers: Tensor, pair_index: Tensor, pair_vec: Tensor):
-        with torch.enable_grad():
-            pair_vec = pair_vec.detach().requires_grad_()
-            graph = Graph(
-                numbers=numbers,
-                edge_index=both_ways(pair_index),
-                edge_vec=opposite(pair_vec),
-                batch=torch.zeros_like(numbers),
-                cell=pair_vec.new_zeros(1, 3, 3),
-            )
-            atom_energy = model(graph)
-            (pull,) = torch.autograd.grad(atom_energy.sum(), pair_vec)
-        pull = scale * pull
-        center, neighbor = pair_index
-        forces = sum_by(pull, center, numbers.shape[0]) - sum_by(pull, neighbor, numbers.shape[0])
-        return atom_energy.detach(), forces, pull
+    def network(numbers: Tensor, pair_index: Tensor, pair_vec: Tensor, batch: Tensor, cell: Tensor):
+        edges = both_ways(pair_index), opposite(pair_vec)
+        raw = predict(potential.model, Graph(numbers, *edges, batch, cell))
+        reference = sum_by(table.index_select(0, numbers), batch, cell.shape[0])
+        return reference + scale * raw.energy.double(), scale * raw.forces, scale * raw.stress
 
     return network
 
 
-def _example(
-    model: nn.Module, number: int, cutoff: float, dtype: torch.dtype
-) -> tuple[Int[Tensor, "n_atoms"], Int[Tensor, "2 n_pairs"], Float[Tensor, "n_pairs 3"]]:
-    """Atoms to trace with, in sizes that nothing in the model has: equal ones would be one."""
-    taken = {size for tensor in model.state_dict().values() for size in tensor.shape}
-    free = [n for n in range(5, 1000) if not taken & {n, 2 * n}]
-    n_atoms, n_pairs = free[0], next(n for n in free[1:] if 2 * free[0] < n)
+def _example(potential: Potential, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Inputs to trace with, in sizes that nothing in the model has: equal ones would be one."""
+    taken = {size for tensor in potential.state_dict().values() for size in tensor.shape}
+    free = (n for n in range(5, 1000, 2) if not taken & {n, 2 * n})
+    n_graphs, n_atoms, n_pairs = (next(free) for _ in range(3))
     center = torch.arange(n_pairs) % n_atoms
-    pair_vec = torch.full((n_pairs, 3), 0.4 * cutoff, dtype=dtype)
-    numbers = torch.full((n_atoms,), number)
-    return numbers, torch.stack([center, (center + 1) % n_atoms]), pair_vec
+    return (
+        torch.full((n_atoms,), min(potential.references)),
+        torch.stack([center, (center + 1) % n_atoms]),
+        torch.full((n_pairs, 3), 0.4 * potential.cutoff, dtype=dtype),
+        torch.arange(n_atoms) % n_graphs,
+        torch.eye(3, dtype=dtype).expand(n_graphs, 3, 3).contiguous(),
+    )
 
 
-def _padded(graph: Graph, number: int, cutoff: float) -> list[Tensor]:
-    """Inputs of the network, at least two of each: the compiler takes 0 and 1 for constants.
+def _padded(inputs: list[Tensor], number: int, cutoff: float) -> list[Tensor]:
+    """At least two atoms and two pairs: the compiler takes sizes 0 and 1 for constants.
 
-    What is added to structures below that size is two atoms beyond each other's reach, and
-    nobody else's neighbors.
+    What is added is two atoms beyond each other's reach and nobody else's neighbors; they are the
+    last structure.
     """
-    numbers, pair_vec = graph.numbers, graph.pair_vec
-    pair_index = graph.pair_index.contiguous()
-    n_atoms = numbers.shape[0]
-    if n_atoms >= 2 and pair_vec.shape[0] >= 2:
-        return [numbers, pair_index, pair_vec]
-    extra = pair_index.new_tensor([[n_atoms, n_atoms], [n_atoms + 1, n_atoms + 1]])
+    numbers, pair_index, pair_vec, batch, cell = inputs
+    first = numbers.shape[0]
+    extra = pair_index.new_tensor([[first, first], [first + 1, first + 1]])
     return [
         torch.cat([numbers, numbers.new_full((2,), number)]),
         torch.cat([pair_index, extra], dim=1),
         torch.cat([pair_vec, pair_vec.new_full((2, 3), cutoff)]),
+        torch.cat([batch, batch.new_full((2,), cell.shape[0] - 1)]),
+        cell,
     ]
 
 
 def _compile(program: torch.export.ExportedProgram, path: Path, header: dict) -> None:
-    from torch._inductor import aoti_compile_and_package
+    from torch._inductor import aoti_compile_and_package, config
     from torch._inductor.exc import InductorError
 
-    options = {**OPTIONS, "aot_inductor.metadata": {"gradpot": json.dumps(header)}}
+    known = config.get_config_copy()
+    options: dict[str, Any] = {name: value for name, value in OPTIONS.items() if name in known}
+    options["aot_inductor.metadata"] = {"gradpot": json.dumps(header)}
+    options["post_grad_custom_post_pass"] = bias_apart
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
     except InductorError as error:
         raise RunError(f"compiling failed: {error}") from error
+
+
+def bias_apart(graph: fx.Graph) -> None:
+    """Add a bias where the next kernel reads the product; `addmm` would copy it first."""
+    aten = torch.ops.aten
+    for node in graph.find_nodes(op="call_function", target=aten.addmm.default):
+        if node.kwargs:
+            continue
+        bias, one, other = node.args
+        with graph.inserting_before(node):
+            product = graph.call_function(aten.mm.default, (one, other))
+            total = graph.call_function(aten.add.Tensor, (product, bias))
+        product.meta.update(node.meta)
+        total.meta.update(node.meta)
+        node.replace_all_uses_with(total)
+        graph.erase_node(node)
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
@@ -233,7 +255,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip() is not None:
                 raise zipfile.BadZipFile
-            names = [n for n in archive.namelist() if n.endswith(".wrapper_metadata.json")]
+            names = [n for n in archive.namelist() if n.endswith("metadata.json")]
             metadata = [json.loads(archive.read(name)) for name in names]
     except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError):
         raise InputError(f"{path} is damaged or not a compiled potential") from None
@@ -328,6 +350,22 @@ def ready(potential: Potential, dtype: torch.dtype, beside: Path) -> CompiledPot
 def beside(path: str | Path) -> Path:
     """Where the package of a potential's file is expected."""
     return Path(path).with_suffix(SUFFIX)
+
+
+def read_dtype(name: str | None) -> torch.dtype | None:
+    """A precision by its name; None for None.
+
+    Raises:
+        InputError: it is another one.
+    """
+    if name is not None and name not in DTYPES:
+        raise unknown("dtype", name, DTYPES)
+    return DTYPES[name] if name else None
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """As users write it: float32."""
+    return str(dtype).removeprefix("torch.")
 
 
 def _cached(potential: Potential, dtype: torch.dtype) -> Path | None:

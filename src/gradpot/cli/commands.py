@@ -2,5 +2,5 @@
 
 import importlib
 
-for _group in ("train", "md", "label", "data", "catalog"):
+for _group in ("train", "md", "compile", "label", "data", "catalog"):
     importlib.import_module(f"gradpot.cli.{_group}")

@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,10 +14,14 @@ from gradpot.errors import InputError, RunError, unknown
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from gradpot.calculator import Calculator
     from gradpot.md import Settings
 
 # a terminal redraws; a log file gets a line now and then
 REDRAW_S, LINE_S = 0.25, 15.0
+COMPILE = ("auto", "true", "false")
+# compiling takes one to two minutes, and then saves three quarters of a run and more
+COMPILE_FROM_S = 240.0
 COLD = (
     ", because from a relaxed start half of the kinetic energy goes into the potential; "
     "begin with a frame of a langevin run and --keep-velocities, or at twice the temperature"
@@ -61,6 +65,9 @@ def md_command(
     threads: Annotated[
         int | None, typer.Option(min=1, help="of torch; default 1 below 100 atoms")
     ] = None,
+    compile: Annotated[
+        str, typer.Option(help="true, false, or auto: where it is done already or saves time")
+    ] = "auto",
     as_json: Json = False,
 ) -> int:
     """Run molecular dynamics with a potential.
@@ -85,20 +92,22 @@ def md_command(
         max_temperature_K=max_temperature_K,
         max_stretch=max_stretch,
     )
+    if compile not in COMPILE:
+        raise unknown("--compile", compile, COMPILE)
     atoms = read_structure(structure, index, length_unit)
     if keep_velocities and not atoms.has("momenta"):
         raise InputError(f"--keep-velocities: {structure} has no momenta; leave the option out")
-    atoms.calc = _calculator(model, dtype, device, threads)
     folder = out or md.next_free()
+    atoms.calc = _calculator(model, dtype, device, threads, compile != "false" and "auto")
+    if compile == "true" or (compile == "auto" and _worth_compiling(atoms, settings.n_steps)):
+        atoms.calc = _compiled(model, dtype, device, threads, atoms, folder)
     with signals() as stop, MDProgress(settings) as progress:
         summary = md.run(atoms, settings, folder, progress.watch, stop)
         number = stop()
     _plot(folder)
     print(json.dumps(summary) if as_json else _in_words(summary))
-    if summary["blow_up"]:
-        raise RunError(
-            f"the dynamics blew up: {summary['blow_up']}. What was written is in {folder}"
-        )
+    if why := summary["blow_up"]:
+        raise RunError(f"the dynamics blew up: {why}. What was written is in {folder}")
     return 128 + number if number else 0
 
 
@@ -126,18 +135,61 @@ def read_structure(name: str, index: str, length_unit: str | None) -> "Atoms":
         ) from None
 
 
-def _calculator(model: Path, dtype: str | None, device: str, threads: int | None):
-    import torch
-
+def _calculator(
+    model: Path,
+    dtype: str | None,
+    device: str,
+    threads: int | None,
+    compile: Literal["auto"] | bool,
+) -> "Calculator":
     from gradpot.calculator import Calculator
+    from gradpot.package import read_dtype
 
-    types = {None: None, "float32": torch.float32, "float64": torch.float64}
-    if dtype not in types:
-        raise unknown("dtype", dtype, ["float32", "float64"])
+    options = {"dtype": read_dtype(dtype), "threads": threads, "compile": compile}
     try:
-        return Calculator(model, dtype=types[dtype], device=device, threads=threads)
+        return Calculator(model, device=device, **options)
+    except RunError:
+        raise
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {device} cannot be used: {error}") from None
+
+
+def _worth_compiling(atoms: "Atoms", n_steps: int) -> bool:
+    """Whether the run as it is would take clearly longer than compiling."""
+    from gradpot.compile import has_compiler
+
+    calculator: Calculator = atoms.calc  # type: ignore[assignment]
+    if calculator.compiled or calculator.potential.device.type != "cpu" or not has_compiler():
+        return False
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        calculator.calculate(atoms)
+        seconds.append(time.perf_counter() - began)
+    return min(seconds) * n_steps > COMPILE_FROM_S
+
+
+def _compiled(
+    model: Path,
+    dtype: str | None,
+    device: str,
+    threads: int | None,
+    atoms: "Atoms",
+    folder: Path,
+) -> "Calculator":
+    """The calculator with machine code; what could stop the run is looked at before."""
+    from gradpot import md
+
+    calculator: Calculator = atoms.calc  # type: ignore[assignment]
+    if calculator.compiled:
+        return calculator
+    if calculator.potential.device.type != "cpu":
+        raise InputError(f"--compile true is for the CPU; leave it out with --device {device}")
+    calculator.calculate(atoms)
+    if folder.exists():
+        md.claim(folder)
+    say("compiling the potential: a minute or two, if that was not done before")
+    return _calculator(model, dtype, device, threads, True)
 
 
 def _plot(folder: Path) -> None:

@@ -1,0 +1,167 @@
+"""`gradpot compile`, and when `gradpot md` compiles. Nothing is compiled here but in slow tests."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from commands import contents, gradpot, process
+from numpy.testing import assert_allclose
+
+from gradpot import Potential, build, package, save
+from gradpot.cli import commands  # noqa: F401 (in this order, which is that of the help)
+from gradpot.compile import has_compiler
+from gradpot.md import LOG, read_log
+
+REFERENCES = {1: -13.0, 6: -1030.0, 8: -2040.0}
+START = ["--time-ps", "0.001", "--temperature-K", "10"]
+MD = ["md", "model.safetensors", "H2O", *START, "--out", "new"]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    """A folder with a weak potential, the working folder; and a cache of its own."""
+    torch.manual_seed(0)
+    network = build("painn", cutoff=4.0, width=4, n_layers=1, n_radial=4)
+    save(Potential(network, REFERENCES, 1e-4), tmp_path / "model.safetensors")
+    (tmp_path / "notes.txt").write_text("mine\n")
+    (tmp_path / "notes.pt2").write_text("mine\n")
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done" / "md.csv").write_text("a run\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pooch.os_cache", lambda name: tmp_path / "cache" / name)
+    return tmp_path
+
+
+@pytest.fixture
+def compiling(monkeypatch) -> list:
+    """Nothing is compiled; a list of what would have been."""
+    asked = []
+
+    def written(potential, path, dtype=None):
+        asked.append((Path(path), dtype))
+        Path(path).write_text("machine code\n")
+
+    def instead(potential, dtype):
+        asked.append((None, dtype))
+        return potential
+
+    monkeypatch.setattr(package, "compile_potential", written)
+    monkeypatch.setattr(package, "compiled", instead)
+    monkeypatch.setattr("gradpot.compile.has_compiler", lambda: True)
+    return asked
+
+
+def test_the_package_is_put_beside_the_potential(place, compiling, monkeypatch, capsys):
+    said = gradpot(monkeypatch, capsys, ["compile", "model.safetensors"])
+    assert (said.code, said.out) == (0, "")
+    assert said.err.splitlines()[0] == "compiling: a minute or two"
+    assert said.err.splitlines()[1].endswith("s, float32: model.pt2")
+    assert compiling == [(Path("model.pt2"), torch.float32)]
+
+
+def test_json_and_nothing_else(place, compiling, monkeypatch, capsys):
+    options = ["--dtype", "float64", "--out", "double.pt2", "--json"]
+    said = gradpot(monkeypatch, capsys, ["compile", "model.safetensors", *options])
+    assert (said.code, said.err) == (0, "")
+    told = json.loads(said.out)
+    assert told.pop("seconds") >= 0
+    assert told == {"out": "double.pt2", "dtype": "float64"}
+    assert compiling == [(Path("double.pt2"), torch.float64)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("compile nosuch.safetensors", "no such file: nosuch.safetensors"),
+        ("compile notes.txt", "notes.txt is damaged or not a safetensors file"),
+        ("compile model.safetensors --dtype half", "unknown dtype 'half'; known: float32, float64"),
+        ("compile model.safetensors --out a.so", "--out a.so must end in .pt2"),
+        ("compile model.safetensors --out no/a.pt2", "there is no folder no for --out no/a.pt2"),
+        ("compile model.safetensors --out notes.pt2", "--out is in use: notes.pt2 is damaged or"),
+        ("md model.safetensors H2O --compile yes", "unknown --compile 'yes'; known: auto, true"),
+        ("md notes.pt2 H2O", "notes.pt2 is damaged or not a compiled potential"),
+        ("md nosuch.pt2 H2O", "no such file: nosuch.pt2"),
+        ("md model.safetensors CH3SH --compile true", "does not know S"),
+        ("md model.safetensors H2O --compile true --out done", "done already holds a run"),
+        ("md model.safetensors H2O --compile true --device meta", "is for the CPU"),
+    ],
+)
+def test_wrong_inputs(place, compiling, monkeypatch, capsys, arguments, message):
+    before = contents(place)
+    said = gradpot(monkeypatch, capsys, arguments.split())
+    assert said.code == 2
+    assert said.err.startswith("error: ")
+    assert said.err.count("\n") == 1
+    assert message in said.err
+    assert compiling == []
+    assert contents(place) == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_to(place, compiling, monkeypatch, capsys):
+    place.chmod(0o500)
+    said = gradpot(monkeypatch, capsys, ["compile", "model.safetensors"])
+    place.chmod(0o700)
+    assert said.code == 2
+    assert "cannot be written to" in said.err
+    assert compiling == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [["compile", "model.safetensors"], [*MD, "--compile", "true"]]
+)
+def test_without_a_compiler(place, monkeypatch, capsys, arguments):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    before = contents(place)
+    said = gradpot(monkeypatch, capsys, arguments)
+    assert said.code == 2
+    assert said.err.splitlines()[-1].startswith("error: compiling needs a C++ compiler")
+    assert {k: v for k, v in contents(place).items() if not k.startswith("cache")} == before
+
+
+@pytest.mark.parametrize(
+    ("option", "seconds", "compiles"),
+    [
+        ("auto", 1e9, False),
+        ("auto", 0.0, True),
+        ("true", 1e9, True),
+        ("false", 0.0, False),
+    ],
+)
+def test_md_compiles_what_is_long(place, compiling, monkeypatch, capsys, option, seconds, compiles):
+    monkeypatch.setattr("gradpot.cli.md.COMPILE_FROM_S", seconds)
+    said = gradpot(monkeypatch, capsys, [*MD, "--compile", option])
+    assert said.code == 0, said.err
+    assert ("compiling the potential: a minute or two" in said.err) == compiles
+    assert len(compiling) == compiles
+    assert (place / "new" / "md.json").exists()
+
+
+def test_md_without_a_compiler_is_not_compiled(place, monkeypatch, capsys):
+    monkeypatch.setattr("gradpot.cli.md.COMPILE_FROM_S", 0.0)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    said = gradpot(monkeypatch, capsys, MD)
+    assert said.code == 0, said.err
+    assert "compil" not in said.err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
+def test_from_training_to_compiled_dynamics(place):
+    """In processes of their own; the package runs where nothing else of the run is."""
+    assert process(["compile", "model.safetensors"], place).code == 0
+    shutil.copy(place / "model.pt2", place / "done" / "alone.pt2")
+    logs = []
+    for model, out, option in (
+        ("model.safetensors", "eager", "false"),
+        ("model.safetensors", "beside", "auto"),
+        ("done/alone.pt2", "alone", "true"),
+    ):
+        said = process(["md", model, "H2O", *START, "--out", out, "--compile", option], place)
+        assert said.code == 0, said.err
+        logs.append(read_log(place / out / LOG)["total_eV"])
+    assert (logs[1] == logs[2]).all()
+    assert_allclose(logs[1], logs[0], atol=1e-5)
