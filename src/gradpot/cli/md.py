@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 # a terminal redraws; a log file gets a line now and then
 REDRAW_S, LINE_S = 0.25, 15.0
 COMPILE = ("auto", "true", "false")
-# compiling takes one to two minutes, and then saves three quarters of a run and more
-COMPILE_FROM_S = 240.0
+# compiling takes about a minute, and then saves three quarters of a run and more
+COMPILE_FROM_S = 120.0
 COLD = (
     ", because from a relaxed start half of the kinetic energy goes into the potential; "
     "begin with a frame of a langevin run and --keep-velocities, or at twice the temperature"
