@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from gradpot.compile import example_batch, has_compiler, trace
+from gradpot.compile import example_batch, has_compiler, tensors, trace
 from gradpot.data.dataset import Dataset, batch, dataset
 from gradpot.data.source import read
 from gradpot.models import MODELS, build
@@ -38,7 +38,7 @@ def test_trace_equals_eager(model, filter, molecules):
     for n_graphs in (3, 8, 12):
         piece = batch(molecules, torch.arange(n_graphs) + 10)
         expected = step(weights, piece)
-        got = traced(weights, *piece.graph, *piece.labels)
+        got = traced(weights, *tensors(piece))
         for a, b in zip(got, expected, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
@@ -59,7 +59,7 @@ def test_stress_is_traced(data):
     traced = trace(step, weights, example_batch(cells, network))
     piece = batch(cells, torch.tensor([0, 9, 20]))
     expected = step(weights, piece)
-    for a, b in zip(traced(weights, *piece.graph, *piece.labels), expected, strict=True):
+    for a, b in zip(traced(weights, *tensors(piece)), expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
 
 

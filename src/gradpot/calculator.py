@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 
 from gradpot import checkpoint, package
 from gradpot.errors import InputError, unknown
-from gradpot.graph import Graph, Properties, both_ways, opposite
+from gradpot.graph import Graph, Properties, both_ways, find_triplets, opposite
 from gradpot.neighbors import ALL_PAIRS_BELOW, neighbor_list
 from gradpot.package import CompiledPotential
 from gradpot.potential import Potential
@@ -133,6 +133,7 @@ class Calculator(AseCalculator):
         # what stays while atoms move: made anew by `_renew`
         self._seen: Atoms | None = None
         self._pair_index = np.zeros((2, 0), dtype=int)
+        self._triplets: torch.Tensor | None = None
 
     @property
     def compiled(self) -> bool:
@@ -186,13 +187,15 @@ class Calculator(AseCalculator):
         if pair_index is not self._pair_index:
             self._pair_index, pairs = pair_index, self._tensor(pair_index)
             self._edge_index = pairs if self.compiled else both_ways(pairs)
+            if self.potential.uses_triplets:
+                centers = pairs.flatten()  # of the first half of the edges, and of the second
+                self._triplets = find_triplets(centers, self._numbers.shape[0])
         vectors = self._tensor(pair_vec, self._dtype)
         if isinstance(self.potential, CompiledPotential):
-            return self.potential.run(
-                self._numbers, self._edge_index, vectors, self._batch, self._cells
-            )
-        edges = self._edge_index, opposite(vectors)
-        graph = Graph(self._numbers, *edges, self._batch, self._cells[:1])
+            still = self._batch, self._cells, self._triplets
+            return self.potential.run(self._numbers, self._edge_index, vectors, *still)
+        still = self._batch, self._cells[:1], self._triplets
+        graph = Graph(self._numbers, self._edge_index, opposite(vectors), *still)
         return self.potential(graph, stress=periodic)
 
     def _renew(self, atoms: Atoms) -> None:

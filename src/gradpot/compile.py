@@ -31,21 +31,20 @@ def compiled(function: Gradients, weights: Tensor, example: Batch) -> Gradients:
         example: see `example_batch`.
 
     Returns:
-        A function that gives the same as `function`, for batches of two structures, two atoms
-        and two pairs or more; smaller ones go to `function` itself, because the compiler takes
-        sizes 0 and 1 for constants.
+        A function that gives the same as `function`, for batches of two structures, two atoms,
+        two pairs and, where the model looks at them, two triplets or more; smaller ones go to
+        `function` itself, because the compiler takes sizes 0 and 1 for constants.
     """
     traced = trace(function, weights, example)
     fast = torch.compile(traced, dynamic=True, fullgraph=True, options=OPTIONS)
 
     @torch.no_grad()
     def step(weights: Tensor, piece: Batch) -> tuple[Tensor, Tensor]:
-        graph = piece.graph
-        if min(graph.cell.shape[0], graph.numbers.shape[0], graph.pair_vec.shape[0]) < 2:
+        if min(_sizes(piece.graph)) < 2:
             return function(weights, piece)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return fast(weights, *_tensors(piece))
+            return fast(weights, *tensors(piece))
 
     return step
 
@@ -65,7 +64,7 @@ def trace(
         return function(weights, _batch(tensors))
 
     tracer = make_fx(plain, tracing_mode="symbolic", _allow_non_fake_inputs=True)
-    return tracer(weights, *_tensors(example))
+    return tracer(weights, *tensors(example))
 
 
 def example_batch(data: Dataset, model: nn.Module) -> Batch:
@@ -77,9 +76,7 @@ def example_batch(data: Dataset, model: nn.Module) -> Batch:
     n_frames = data.cell.shape[0]
     for n_graphs in range(5, 200):
         piece = batch(data, torch.arange(n_graphs) % n_frames)
-        graph = piece.graph
-        n_pairs = graph.pair_vec.shape[0]
-        sizes = [n_graphs, graph.numbers.shape[0], n_pairs, 2 * n_pairs]
+        sizes = [*_sizes(piece.graph), piece.graph.edge_vec.shape[0]]
         if len(set(sizes)) == len(sizes) and not taken.intersection(sizes):
             return piece
     raise RuntimeError("no batch of distinct sizes among 200; are there only isolated atoms?")
@@ -90,10 +87,17 @@ def has_compiler() -> bool:
     return shutil.which(os.environ.get("CXX", "g++")) is not None
 
 
-def _tensors(piece: Batch) -> tuple[Tensor, ...]:
-    return (*piece.graph, *piece.labels)
+def _sizes(graph: Graph) -> list[int]:
+    """Numbers of structures, atoms, pairs and, where they are known, triplets."""
+    sizes = [graph.cell.shape[0], graph.numbers.shape[0], graph.pair_vec.shape[0]]
+    return sizes if graph.triplets is None else [*sizes, graph.triplets.shape[1]]
+
+
+def tensors(piece: Batch) -> tuple[Tensor, ...]:
+    """Everything of a batch, in the order in which a traced step takes it."""
+    return (*(tensor for tensor in piece.graph if tensor is not None), *piece.labels)
 
 
 def _batch(tensors: tuple[Tensor, ...]) -> Batch:
-    n = len(Graph._fields)
+    n = -len(Properties._fields)
     return Batch(Graph(*tensors[:n]), Properties(*tensors[n:]))

@@ -93,7 +93,9 @@ def evaluate_file(
     if all(count == frames.n_atoms.shape[0] for count in n_missing(frames).values()):
         raise InputError(f"{file} has neither energies nor forces nor stress to compare with")
     potential.check_elements(np.unique(frames.numbers))
-    data = dataset(frames, potential.cutoff, dtype=potential.dtype)
+    data = dataset(
+        frames, potential.cutoff, dtype=potential.dtype, triplets=potential.uses_triplets
+    )
     predicted, labels = evaluate(potential, data, torch.arange(sizes(data).shape[0]))
     if plot:
         from gradpot.report import parity

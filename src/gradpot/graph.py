@@ -36,6 +36,9 @@ class Graph(NamedTuple):
     """which structure each atom belongs to"""
     cell: Float[Tensor, "n_graphs 3 3"]
     """rows are lattice vectors in Å; zeros where a structure is not periodic"""
+    triplets: Int[Tensor, "2 n_triplets"] | None = None
+    """rows of `edge_vec`: two different edges of one center, each two once; only for models that
+    look at angles (`with_triplets`)"""
 
     @property
     def pair_index(self) -> Int[Tensor, "2 n_pairs"]:
@@ -97,6 +100,30 @@ def join(graphs: Sequence[Graph]) -> Graph:
         batch=torch.cat([g.batch + n for g, n in zip(graphs, structures)]),
         cell=torch.cat([graph.cell for graph in graphs]),
     )
+
+
+def with_triplets(graph: Graph) -> Graph:
+    """The same graph with its triplets, found unless they are there."""
+    if graph.triplets is not None:
+        return graph
+    return graph._replace(triplets=find_triplets(graph.edge_index[0], graph.numbers.shape[0]))
+
+
+def find_triplets(center: Int[Tensor, "n_edges"], n_atoms: int) -> Int[Tensor, "2 n_triplets"]:
+    """Every two edges that share a center, as rows of `edge_vec`, each two once.
+
+    An atom and two images of another, or of itself, are triplets like all others: they are
+    different edges.
+    """
+    order = center.argsort(stable=True)
+    degree = center.bincount(minlength=n_atoms)
+    first = (degree.cumsum(0) - degree)[center[order]]
+    # in the order of centers, each edge meets those before it
+    n_before = torch.arange(center.shape[0], device=center.device) - first
+    later = torch.arange(center.shape[0], device=center.device).repeat_interleave(n_before)
+    start = (n_before.cumsum(0) - n_before - first)[later]
+    earlier = torch.arange(later.shape[0], device=center.device) - start
+    return torch.stack([order[earlier], order[later]])
 
 
 def both_ways(pair_index: Int[Tensor, "2 n_pairs"]) -> Int[Tensor, "2 n_edges"]:

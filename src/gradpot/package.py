@@ -24,7 +24,7 @@ from gradpot import __version__
 from gradpot.checkpoint import write_bytes
 from gradpot.compile import has_compiler
 from gradpot.errors import InputError, RunError, unknown
-from gradpot.graph import Graph, Properties, both_ways, opposite
+from gradpot.graph import Graph, Properties, both_ways, find_triplets, opposite
 from gradpot.nn.radial import tabulate
 from gradpot.nn.segment import sum_by
 from gradpot.potential import Potential, predict
@@ -41,8 +41,9 @@ OPTIONS = {
     # a graph's indices are right by construction: do not test them for every pair and column
     "assert_indirect_indexing": False,
 }
-# (numbers, pair_index, pair_vec, batch, cell) -> energy, forces, stress
-Network = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, ...]]
+# (numbers, pair_index, pair_vec, batch, cell) and, where the model looks at angles, triplets
+# -> energy, forces, stress
+Network = Callable[..., tuple[Tensor, ...]]
 
 
 class CompiledPotential(Potential):
@@ -61,12 +62,18 @@ class CompiledPotential(Potential):
         super().__init__(nn.Identity(), references, header["scale"])
         self.header = header
         self._cutoff, self._dtype = header["cutoff"], DTYPES[header["dtype"]]
+        self._uses_triplets = header.get("uses_triplets", False)
         self._run = _loaded(path)
 
     @property
     def cutoff(self) -> float:
         """Å."""
         return self._cutoff
+
+    @property
+    def uses_triplets(self) -> bool:
+        """Whether the network looks at angles."""
+        return self._uses_triplets
 
     @property
     def dtype(self) -> torch.dtype:
@@ -83,7 +90,7 @@ class CompiledPotential(Potential):
         n_graphs, empty = graph.cell.shape[0], graph.cell.new_zeros(1, 3, 3)
         pairs = graph.pair_index.contiguous(), graph.pair_vec
         cell = torch.cat([graph.cell, empty])
-        energy, forces, strain = self.run(graph.numbers, *pairs, graph.batch, cell)
+        energy, forces, strain = self.run(graph.numbers, *pairs, graph.batch, cell, graph.triplets)
         return Properties(
             energy=energy[:n_graphs],
             forces=forces,
@@ -97,18 +104,27 @@ class CompiledPotential(Potential):
         pair_vec: Float[Tensor, "n_pairs 3"],
         batch: Int[Tensor, "n_atoms"],
         cell: Float[Tensor, "n_graphs 3 3"],
+        triplets: Int[Tensor, "2 n_triplets"] | None = None,
     ) -> Properties:
         """The same without a `Graph`, for callers that count microseconds.
 
         Args:
             pair_index, pair_vec: as in `Graph`, contiguous, and finite.
             cell: of the structures, and zeros for one more, to which no atom belongs.
+            triplets: as in `Graph`; found where they are needed and not given.
         """
         inputs = [numbers, pair_index, pair_vec, batch, cell]
         n_atoms = numbers.shape[0]
-        if n_atoms >= 2 and pair_vec.shape[0] >= 2:
+        if self._uses_triplets:
+            if triplets is None:
+                triplets = find_triplets(pair_index.flatten(), n_atoms)
+            inputs.append(triplets)
+        if n_atoms >= 2 and pair_vec.shape[0] >= 2 and inputs[-1].shape[-1] >= 2:
             return Properties(*self._run(inputs))
-        energy, forces, stress = self._run(_padded(inputs, min(self.references), self.cutoff))
+        padded = _padded(inputs[:5], min(self.references), self.cutoff)
+        if self._uses_triplets:
+            padded.append(find_triplets(padded[1].flatten(), n_atoms + 2))
+        energy, forces, stress = self._run(padded)
         return Properties(energy, forces[:n_atoms], stress)
 
     def __deepcopy__(self, _memo: dict) -> "CompiledPotential":
@@ -141,6 +157,7 @@ def compile_potential(
         "dtype": dtype_name(dtype),
         "cutoff": potential.cutoff,
         "scale": potential.scale,
+        "uses_triplets": potential.uses_triplets,
         "references": {str(z): e for z, e in sorted(potential.references.items())},
         "fingerprint": fingerprint(potential),
     }
@@ -164,18 +181,19 @@ def exported(potential: Potential, dtype: torch.dtype) -> torch.export.ExportedP
     example = _example(potential, dtype)
     # the gradient is part of the trace, which `export` alone cannot see
     tracer = make_fx(_network(potential), tracing_mode="symbolic", _allow_non_fake_inputs=True)
-    sizes = tuple({axis: Dim.DYNAMIC} for axis in (0, 1, 0, 0, 0))
+    sizes = [{axis: Dim.DYNAMIC} for axis in (0, 1, 0, 0, 0, 1)]
     with torch.no_grad():
-        return export(tracer(*example), example, dynamic_shapes=sizes)
+        return export(tracer(*example), example, dynamic_shapes=tuple(sizes[: len(example)]))
 
 
 def _network(potential: Potential) -> Network:
     """What is compiled: `Potential.forward`, of tensors."""
     table, scale = potential.reference_table, potential.scale
 
-    def network(numbers: Tensor, pair_index: Tensor, pair_vec: Tensor, batch: Tensor, cell: Tensor):
+    def network(numbers: Tensor, pair_index: Tensor, pair_vec: Tensor, *others: Tensor):
+        batch, cell = others[:2]
         edges = both_ways(pair_index), opposite(pair_vec)
-        raw = predict(potential.model, Graph(numbers, *edges, batch, cell))
+        raw = predict(potential.model, Graph(numbers, *edges, *others))
         reference = sum_by(table.index_select(0, numbers), batch, cell.shape[0])
         return reference + scale * raw.energy.double(), scale * raw.forces, scale * raw.stress
 
@@ -186,15 +204,17 @@ def _example(potential: Potential, dtype: torch.dtype) -> tuple[Tensor, ...]:
     """Inputs to trace with, in sizes that nothing in the model has: equal ones would be one."""
     taken = {size for tensor in potential.state_dict().values() for size in tensor.shape}
     free = (n for n in range(5, 1000, 2) if not taken & {n, 2 * n})
-    n_graphs, n_atoms, n_pairs = (next(free) for _ in range(3))
+    n_graphs, n_atoms, n_pairs, n_triplets = (next(free) for _ in range(4))
     center = torch.arange(n_pairs) % n_atoms
-    return (
+    edge = torch.arange(n_triplets) % n_pairs
+    inputs = (
         torch.full((n_atoms,), min(potential.references)),
         torch.stack([center, (center + 1) % n_atoms]),
         torch.full((n_pairs, 3), 0.4 * potential.cutoff, dtype=dtype),
         torch.arange(n_atoms) % n_graphs,
         torch.eye(3, dtype=dtype).expand(n_graphs, 3, 3).contiguous(),
     )
+    return (*inputs, torch.stack([edge, edge + 1])) if potential.uses_triplets else inputs
 
 
 def _padded(inputs: list[Tensor], number: int, cutoff: float) -> list[Tensor]:

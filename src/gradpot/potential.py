@@ -64,7 +64,8 @@ class Potential(nn.Module):
     """E = Σ reference(Z) + scale · Σ ε, in eV and Å: what is saved, loaded and simulated with.
 
     Args:
-        model: maps a graph to dimensionless atom energies ε; its `.cutoff` is in Å.
+        model: maps a graph to dimensionless atom energies ε; its `.cutoff` is in Å. A model that
+            looks at angles has `.uses_triplets`.
         references: energy of an atom of each element in eV. Its keys are the elements that the
             potential knows.
         scale: eV.
@@ -87,6 +88,11 @@ class Potential(nn.Module):
     def cutoff(self) -> float:
         """Å."""
         return self.model.cutoff  # type: ignore[return-value]
+
+    @property
+    def uses_triplets(self) -> bool:
+        """Whether the model looks at angles, so that its graphs need triplets."""
+        return getattr(self.model, "uses_triplets", False)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gradpot.data.frames import Frames
-from gradpot.graph import Graph, Properties, both_ways, opposite
+from gradpot.graph import Graph, Properties, both_ways, opposite, with_triplets
 from gradpot.neighbors import ALL_PAIRS_BELOW, neighbor_list
 
 # molecules per block of the all-pairs test: 1e6 pairs of doubles are 24 MB
@@ -29,6 +29,8 @@ class Dataset(NamedTuple):
     """eV, float64, references subtracted"""
     forces: Float[Tensor, "n_atoms 3"]
     stress: Float[Tensor, "n_frames 3 3"]
+    triplets: bool = False
+    """whether batches get them"""
 
 
 class Batch(NamedTuple):
@@ -43,8 +45,13 @@ def dataset(
     cutoff: float,
     references: dict[int, float] | None = None,
     dtype: torch.dtype = torch.float32,
+    triplets: bool = False,
 ) -> Dataset:
-    """Build every graph with `cutoff` Å; subtract atom `references` (eV) in float64."""
+    """Build every graph with `cutoff` Å; subtract atom `references` (eV) in float64.
+
+    Args:
+        triplets: whether `batch` shall find them: for models that have `uses_triplets`.
+    """
     owner, pair_index, shifts = pairs(frames, cutoff)
     first = frames.first
     center, neighbor = pair_index + first[owner]
@@ -62,6 +69,7 @@ def dataset(
         energy=torch.from_numpy(frames.energy - reference_energies(frames, references or {})),
         forces=torch.from_numpy(frames.forces).to(dtype),
         stress=torch.from_numpy(frames.stress).to(dtype),
+        triplets=triplets,
     )
 
 
@@ -77,6 +85,7 @@ def batch(data: Dataset, index: Int[Tensor, "n_graphs"]) -> Batch:
         batch=torch.arange(index.shape[0]).repeat_interleave(n_atoms),
         cell=data.cell[index],
     )
+    graph = with_triplets(graph) if data.triplets else graph
     energy = data.energy[index].to(data.pair_vec.dtype)
     return Batch(graph, Properties(energy, data.forces[atoms], data.stress[index]))
 

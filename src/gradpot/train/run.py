@@ -114,7 +114,8 @@ def prepare(settings: Config, frames: Frames, out: Path) -> tuple[Task, State]:
     settings.model = type(settings.model)(**model.spec)  # type: ignore[arg-type]
     if not (settings.train.epochs or _minutes(settings.train)):
         settings.train.epochs = DEFAULT_EPOCHS
-    data = dataset(frames, model.cutoff, scale.references, dtype)  # type: ignore[arg-type]
+    triplets = getattr(model, "uses_triplets", False)
+    data = dataset(frames, model.cutoff, scale.references, dtype, triplets)  # type: ignore[arg-type]
     task = Task(settings, data, parts, scale, out)
     n_batches = batches_per_epoch(task)
     if settings.train.valid_every is None:
