@@ -8,27 +8,32 @@ from ase.build import bulk
 from scipy.spatial.transform import Rotation
 
 from gradpot import checkpoint
-from gradpot.graph import Graph, from_atoms, join
-from gradpot.models import MODELS, build
+from gradpot.graph import Graph, from_atoms, join, with_triplets
+from gradpot.models import MODELS, build, specification
 from gradpot.nn.radial import FILTERS
 from gradpot.potential import Potential, predict
 
 CUTOFF = 4.0
 SMALL = {"cutoff": CUTOFF, "width": 8, "n_layers": 2, "n_radial": 6}
+# every model, with every filter where it has filters
+KINDS = [
+    {"name": name, **({"filter": filter} if "filter" in specification(name) else {})}
+    for name in MODELS
+    for filter in FILTERS
+    if filter == "spline" or "filter" in specification(name)
+]
 REFERENCES = {1: -13.6, 6: -1030.0, 8: -2040.0, 11: -1.0, 17: -2.0, 18: 0.0}
 
 
-@pytest.fixture(params=[(m, f) for m in MODELS for f in FILTERS], ids="-".join)
-def kind(request) -> tuple[str, str]:
+@pytest.fixture(params=KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
+def kind(request) -> dict[str, str]:
     return request.param
 
 
 @pytest.fixture
 def potential(kind) -> Potential:
     torch.manual_seed(0)
-    name, filter = kind
-    model = build(name, filter=filter, **SMALL).double()
-    return Potential(model, REFERENCES, scale=0.7)
+    return Potential(build(**kind, **SMALL).double(), REFERENCES, scale=0.7)
 
 
 def graph(atoms: Atoms, dtype=torch.float64) -> Graph:
@@ -185,7 +190,7 @@ def test_float32_agrees_with_float64(potential, ethanol):
 
 
 def test_inputs_are_left_alone(potential, ethanol):
-    batch = graph(ethanol)
+    batch = with_triplets(graph(ethanol))
     copies = [tensor.clone() for tensor in batch]
     potential(batch)
     assert not batch.edge_vec.requires_grad

@@ -27,10 +27,10 @@ ALLOWED = {
 ABOVE = {"errors", "units", "graph", "potential", "checkpoint", "data", "neighbors", "evaluate"}
 ALLOWED |= dict.fromkeys(("calculator", "report", "label"), ABOVE)
 ALLOWED["package"] = {"checkpoint", "compile", "errors", "graph", "nn", "potential"}
-ALLOWED["calculator"] = ABOVE | {"package"}
-ALLOWED |= {"signals": set(), "blowup": {"neighbors"}, "motion": set()}
+ALLOWED["calculator"] = ABOVE | {"package", "process"}
+ALLOWED |= {"signals": set(), "process": set(), "blowup": {"neighbors"}, "motion": set()}
 ALLOWED["md"] = {"blowup", "checkpoint", "errors", "motion", "units"}
-ALLOWED["train"] = ABOVE | {"compile", "metrics", "models", "nn", "report", "signals"}
+ALLOWED["train"] = ABOVE | {"compile", "metrics", "models", "nn", "process", "report", "signals"}
 
 
 def imports(path: Path) -> set[str]:

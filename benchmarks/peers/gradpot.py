@@ -18,9 +18,9 @@ from gradpot.data.dataset import Dataset, batch, dataset
 from gradpot.data.frames import Frames as Labeled
 from gradpot.models import build
 from gradpot.potential import Potential
+from gradpot.process import keep_memory
 from gradpot.train.config import Train
 from gradpot.train.loss import Weights, penalty, weighted
-from gradpot.train.process import keep_memory
 from gradpot.train.state import State
 from gradpot.train.step import gradients, update
 from peers import CUTOFF, LEARNING_RATE

@@ -24,6 +24,7 @@ from gradpot.graph import Graph, Properties, both_ways, find_triplets, opposite
 from gradpot.neighbors import ALL_PAIRS_BELOW, neighbor_list
 from gradpot.package import CompiledPotential
 from gradpot.potential import Potential
+from gradpot.process import keep_memory
 
 # atoms
 SMALL = 100
@@ -93,6 +94,8 @@ class VerletList:
 class Calculator(AseCalculator):
     """Energy, free energy, forces and, for cells periodic in three directions, stress.
 
+    Memory that is freed stays with the process, for the next call (`process.keep_memory`).
+
     Args:
         potential: a file written by gradpot, or a potential. It is copied: neither the caller's
             weights nor its mode change, and later training does not change the calculator.
@@ -126,6 +129,7 @@ class Calculator(AseCalculator):
         super().__init__()
         if not 0.0 <= skin < np.inf:
             raise InputError(f"skin is {skin} Å but must be zero or positive")
+        keep_memory()
         self.potential = _prepared(potential, dtype, device, compile)
         self.neighbors = VerletList(self.potential.cutoff, skin)
         self.threads = threads

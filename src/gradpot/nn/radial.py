@@ -66,6 +66,16 @@ def cosine_cutoff(r: Float[Tensor, "n"], cutoff: float) -> Float[Tensor, "n"]:
     return 0.5 * (torch.cos(r.clamp(max=cutoff) * (pi / cutoff)) + 1.0)
 
 
+def polynomial_cutoff(x: Float[Tensor, "n"], p: int = 5) -> Float[Tensor, "n"]:
+    """Fall from 1 at x = r/r_c = 0 to 0 at 1, where two derivatives vanish too; 0 beyond.
+
+    DimeNet, arXiv 2003.03123, equation 8.
+    """
+    a, b, c = (p + 1) * (p + 2) / 2, p * (p + 2), p * (p + 1) / 2
+    x = x.clamp(max=1.0)
+    return 1.0 - a * x**p + b * x ** (p + 1) - c * x ** (p + 2)
+
+
 def bspline_grid(n_control: int, cutoff: float) -> Float[Tensor, "n_control"]:
     """Where the control points of `interpolate` lie, in Å: one below 0, the last two below r_c."""
     return torch.arange(-1, n_control - 1) * (cutoff / n_control)

@@ -21,11 +21,11 @@ from gradpot.data.stress import stress_label
 from gradpot.errors import InputError
 from gradpot.evaluate import evaluate, sizes, test_errors
 from gradpot.models import build, specification
+from gradpot.process import keep_memory, usage
 from gradpot.train.board import with_board
 from gradpot.train.config import Config, Data, Train, read_json
 from gradpot.train.loop import Task, Watch, batches_per_epoch, fit
 from gradpot.train.loss import Weights, penalty, weighted
-from gradpot.train.process import keep_memory, usage
 from gradpot.train.state import State
 from gradpot.train.step import gradients
 
