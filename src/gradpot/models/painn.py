@@ -4,6 +4,8 @@ Vectors are kept as [3, n_atoms, width]. They are zero before the first message,
 has no part that multiplies them.
 """
 
+from copy import deepcopy
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -27,7 +29,7 @@ class PaiNN(nn.Module):
         n_layers: message and update blocks.
         n_radial: Bessel functions; published with 20. Fewer make smoother filters: with 950 frames
             of ethanol, 8 leave a third less force error than 20, which learn the frames by heart.
-        activation: a name of `ACTIVATIONS`; published with `silu`.
+        activation: see `nn.activations.activation`; published with `silu`.
         filter: "mlp" as published (one linear layer, equation 3), "spline" for the same filter
             interpolated (`nn.radial`).
     """
@@ -104,7 +106,7 @@ class Update(nn.Module):
         self.mix = linear(width, 2 * width, bias=False)
         self.first = linear(2 * width, width)
         self.second = linear(width, 3 * width, gain(activation))
-        self.activation = activation
+        self.activation = deepcopy(activation)
 
     def forward(self, s, v) -> tuple[Tensor, Tensor]:
         u_v, v_v = self.mix(v).split(self.width, dim=-1)

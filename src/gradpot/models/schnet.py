@@ -1,5 +1,7 @@
 """SchNet: continuous-filter convolutions (Schütt et al., NeurIPS 2017, arXiv 1706.08566)."""
 
+from copy import deepcopy
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -21,7 +23,7 @@ class SchNet(nn.Module):
         width: features of an atom, and of a filter.
         n_layers: interaction blocks.
         n_radial: Gaussians from 0 to the cutoff.
-        activation: a name of `ACTIVATIONS`; published with `ssp`.
+        activation: see `nn.activations.activation`; published with `ssp`.
         filter: "mlp" as published, "spline" for the same filter interpolated (`nn.radial`).
     """
 
@@ -59,7 +61,7 @@ class Interaction(nn.Module):
         self.before = linear(width, width, bias=False)
         self.after = linear(width, width)
         self.out = linear(width, width, gain(activation))
-        self.activation = activation
+        self.activation = deepcopy(activation)
 
     def forward(
         self,

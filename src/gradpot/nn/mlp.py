@@ -6,6 +6,7 @@ squares them, then leaves the same signal behind it.
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from itertools import pairwise
 
 from jaxtyping import Float
@@ -36,9 +37,11 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList(
             linear(n_in, n_out, g) for (n_in, n_out), g in zip(pairwise(sizes), gains, strict=True)
         )
-        self.activation = activation
+        # one with parameters has its own in every place
+        own = [deepcopy(activation) for _ in sizes[2:]]
+        self.activations = nn.ModuleList(own) if isinstance(activation, nn.Module) else own
 
     def forward(self, x: Float[Tensor, "n n_in"]) -> Float[Tensor, "n n_out"]:
-        for layer in self.layers[:-1]:
-            x = self.activation(layer(x))
+        for layer, activation in zip(self.layers[:-1], self.activations, strict=True):
+            x = activation(layer(x))
         return self.layers[-1](x)

@@ -1,0 +1,204 @@
+"""IReLU and its relatives: activations that are built from their derivative.
+
+The backward pass of a network is a network with activation φ′ (arXiv 2310.01649, section 3).
+Here φ′ is chosen, continuous, and φ is its integral, exactly and at the joints too. One function
+gives φ′, φ and φ″, and the two autograd functions below evaluate them in as few passes over
+memory as eager PyTorch allows; they can be differentiated any number of times, and traced.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from math import isfinite
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+from torch.nn import functional as F
+
+from gradpot.errors import InputError
+
+aten = torch.ops.aten
+
+
+class Form(NamedTuple):
+    """An activation in three parts, each of as few kernels as there are in PyTorch.
+
+    Attributes:
+        slope: x → φ′(x).
+        value: (x, φ′(x)) → φ(x).
+        bend: (a, x) → a · φ″(x), differentiable as often as φ″ is.
+    """
+
+    slope: Callable[[Tensor], Tensor]
+    value: Callable[[Tensor, Tensor], Tensor]
+    bend: Callable[[Tensor, Tensor], Tensor]
+
+
+class Value(torch.autograd.Function):
+    """φ(x)."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, form: Form) -> Tensor:
+        slope = form.slope(x)
+        ctx.save_for_backward(x, slope)
+        ctx.form = form  # type: ignore[attr-defined]
+        return form.value(x, slope)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, a: Tensor):  # type: ignore[override]
+        return Chain.apply(a, *ctx.saved_tensors, ctx.form), None  # type: ignore[attr-defined]
+
+
+class Chain(torch.autograd.Function):
+    """a · φ′(x): the backward pass, an activation itself."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, a: Tensor, x: Tensor, slope: Tensor, form: Form) -> Tensor:
+        ctx.save_for_backward(a, x, slope)
+        ctx.form = form  # type: ignore[attr-defined]
+        return a * slope
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, b: Tensor):  # type: ignore[override]
+        a, x, slope = ctx.saved_tensors  # type: ignore[attr-defined]
+        form = ctx.form  # type: ignore[attr-defined]
+        # not b * slope: `slope` does not know that it depends on x
+        return Chain.apply(b, x, slope, form), form.bend(a * b, x), None, None
+
+
+def half_square(x: Tensor) -> Tensor:
+    """½x² in one pass."""
+    return torch.addcmul(x.new_zeros(()), x, x, value=0.5)
+
+
+IRELU = Form(
+    slope=torch.relu,
+    value=lambda _, slope: half_square(slope),
+    bend=lambda a, x: aten.threshold_backward(a, x, 0),
+)
+
+
+def irelu(x: Tensor) -> Tensor:
+    """Integrated ReLU, φ(x) = ½·max(0, x)²; φ′ = ReLU, φ″ = step (arXiv 2310.01649)."""
+    return Value.apply(x, IRELU)  # type: ignore[return-value]
+
+
+def leaky_irelu(gamma: float = 0.1) -> Callable[[Tensor], Tensor]:
+    """φ(x) = ½x² for x > 0, ½γx² below; φ′ = leaky ReLU (arXiv 2310.01649).
+
+    Raises:
+        InputError: not 0 ≤ γ < 1; at γ = 1 φ would be a parabola.
+    """
+    _require(0 <= gamma < 1, "gamma", gamma, "at least 0 and less than 1")
+    form = Form(
+        slope=partial(F.leaky_relu, negative_slope=gamma),
+        value=lambda x, slope: 0.5 * x * slope,
+        bend=lambda a, x: aten.leaky_relu_backward(a, x, gamma, False),
+    )
+    return partial(_call, form)
+
+
+def ielu(alpha: float = 1.0) -> Callable[[Tensor], Tensor]:
+    """φ(x) = ½x² for x > 0, α(eˣ − 1 − x) below; φ′ = ELU (arXiv 2310.01649).
+
+    Raises:
+        InputError: not α > 0.
+    """
+    _require(alpha > 0, "alpha", alpha, "positive")
+    form = Form(
+        slope=partial(F.elu, alpha=alpha),
+        value=lambda x, slope: torch.where(x > 0, 0.5 * x * x, slope - alpha * x),
+        bend=lambda a, x: aten.elu_backward(a, alpha, 1.0, 1.0, False, x),
+    )
+    return partial(_call, form)
+
+
+def capped_irelu(c: float = 2.0) -> Callable[[Tensor], Tensor]:
+    """φ′ = clip(x, 0, c): IReLU up to c, from there a straight line of slope c.
+
+    Raises:
+        InputError: not c > 0.
+    """
+    _require(c > 0, "c", c, "positive")
+    form = Form(
+        slope=partial(torch.clamp, min=0.0, max=c),
+        value=lambda x, slope: slope * torch.sub(x, slope, alpha=0.5),
+        bend=lambda a, x: aten.hardtanh_backward(a, x, 0.0, c),
+    )
+    return partial(_call, form)
+
+
+def tent(c: float = 2.0) -> Callable[[Tensor], Tensor]:
+    """φ″ = max(0, 1 − |x|/c)/c: C², ReLU with its corner rounded from −c to c.
+
+    φ″ has area 1, so that φ is 0 below −c and x above c, and it is even, so that it is largest
+    where the inputs of an initialized network are. At c = 2, φ″(0) = ½ as for SiLU.
+
+    Raises:
+        InputError: not c > 0.
+    """
+    _require(c > 0, "c", c, "positive")
+
+    def slope(x: Tensor) -> Tensor:
+        u = (x / c).clamp(-1.0, 1.0)
+        return 0.5 + u - 0.5 * u * u.abs()
+
+    def value(x: Tensor, _: Tensor) -> Tensor:
+        rest = (1.0 - x.abs() / c).relu()
+        return x.relu() + (c / 6.0) * rest * rest * rest
+
+    def bend(a: Tensor, x: Tensor) -> Tensor:
+        return a * ((1.0 - x.abs() / c).relu() / c)
+
+    return partial(_call, Form(slope, value, bend))
+
+
+class IReLUSpline(nn.Module):
+    """A trainable C¹ quadratic spline with straight ends: a sum of shifted IReLUs.
+
+    φ(x) = offset + s₀x + Σ_k (s_{k+1} − s_k)/h · [irelu(x − t_k) − irelu(x − t_k − h)]; the
+    parameters s are φ′ at `n_pieces` + 1 knots t from −4 to 4, h apart. Between knots φ′ is
+    linear, beyond the last it is constant. All such splines are of this form. It starts as SiLU,
+    by least squares from −6 to 6.
+
+    Raises:
+        InputError: `n_pieces` is not a whole number from 1 to 64.
+    """
+
+    END = 4.0
+
+    def __init__(self, n_pieces: int | float = 8):
+        super().__init__()
+        whole = 1 <= n_pieces <= 64 and n_pieces == int(n_pieces)
+        _require(whole, "n_pieces", n_pieces, "a whole number from 1 to 64")
+        self.n_pieces = int(n_pieces)
+        self.spacing = 2 * self.END / self.n_pieces
+        self.piece = capped_irelu(self.spacing)
+        x = torch.linspace(-6.0, 6.0, 1201, dtype=torch.float64)
+        columns = torch.stack([torch.ones_like(x), x, *self.pieces(x)], dim=1)
+        offset, first, *rises = torch.linalg.lstsq(columns, F.silu(x)).solution
+        slopes = torch.stack([first, *(self.spacing * rise for rise in rises)]).cumsum(0)
+        self.offset = nn.Parameter(offset.to(torch.get_default_dtype()))
+        self.slopes = nn.Parameter(slopes.to(torch.get_default_dtype()))
+
+    def pieces(self, x: Tensor) -> list[Tensor]:
+        """What each interval adds: its integral of clip(x − t_k, 0, h)."""
+        return [self.piece(x + (self.END - k * self.spacing)) for k in range(self.n_pieces)]
+
+    def forward(self, x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+        rises = self.slopes.diff() / self.spacing
+        y = torch.addcmul(self.offset, self.slopes[0], x)
+        for rise, piece in zip(rises.unbind(0), self.pieces(x), strict=True):
+            y = torch.addcmul(y, rise, piece)
+        return y
+
+
+def _call(form: Form, x: Tensor) -> Tensor:
+    return Value.apply(x, form)  # type: ignore[return-value]
+
+
+def _require(true: bool, name: str, value: int | float, expected: str) -> None:
+    if not (true and isfinite(value)):
+        raise InputError(f"{name} is {value:g} but must be {expected}")
