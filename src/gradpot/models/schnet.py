@@ -2,17 +2,20 @@
 
 from copy import deepcopy
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from gradpot.graph import Graph
+from gradpot.nn.activations import Activation, gain
 from gradpot.nn.activations import activation as activation_by_name
-from gradpot.nn.activations import gain
-from gradpot.nn.mlp import MLP, linear
+from gradpot.nn.mlp import MLP, branch_scale, linear, unit_moments
 from gradpot.nn.radial import FILTERS, GaussianBasis
 from gradpot.nn.segment import sum_pairs
 
 N_ELEMENTS = 119
+# of filters at the start: a sum of unit moment over sixteen neighbors
+FILTER_SCALE = 0.25
 
 
 class SchNet(nn.Module):
@@ -40,9 +43,15 @@ class SchNet(nn.Module):
         phi = activation_by_name(activation)
         self.cutoff = cutoff
         self.embedding = nn.Embedding(N_ELEMENTS, width)
-        networks = [MLP([n_radial, width, width], phi) for _ in range(n_layers)]
-        self.filters = FILTERS[filter](GaussianBasis(n_radial, cutoff), networks, width, cutoff)
-        self.interactions = nn.ModuleList(Interaction(width, phi) for _ in range(n_layers))
+        basis = GaussianBasis(n_radial, cutoff)
+        r = torch.linspace(0.0, cutoff, 64)
+        networks = [
+            unit_moments(MLP([n_radial, width, width], phi), basis(r), FILTER_SCALE)
+            for _ in range(n_layers)
+        ]
+        self.filters = FILTERS[filter](basis, networks, width, cutoff)
+        scale = branch_scale(n_layers)
+        self.interactions = nn.ModuleList(Interaction(width, phi, scale) for _ in range(n_layers))
         self.readout = MLP([width, width // 2, 1], phi)
 
     def forward(self, graph: Graph) -> Float[Tensor, "n_atoms"]:
@@ -54,13 +63,17 @@ class SchNet(nn.Module):
 
 
 class Interaction(nn.Module):
-    """Figure 2 of the paper, middle: atom-wise, convolution, atom-wise, activation, atom-wise."""
+    """Figure 2 of the paper, middle: atom-wise, convolution, atom-wise, activation, atom-wise.
 
-    def __init__(self, width: int, activation):
+    Args:
+        scale: of what it adds, at the start.
+    """
+
+    def __init__(self, width: int, activation: Activation, scale: float):
         super().__init__()
         self.before = linear(width, width, bias=False)
         self.after = linear(width, width)
-        self.out = linear(width, width, gain(activation))
+        self.out = linear(width, width, scale * gain(activation))
         self.activation = deepcopy(activation)
 
     def forward(
