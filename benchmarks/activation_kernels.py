@@ -100,6 +100,7 @@ def alone(name: str, mode: str, n: int, width: int) -> Step:
 def steps(
     data: Annotated[Path, typer.Option(help="folder with the data sets")] = Path("data"),
     names: str = "irelu,softplus,silu,ssp",
+    modes: Annotated[str, typer.Option(help="with commas")] = ",".join(MODES),
     n_frames: Annotated[int, typer.Option(help="of ethanol in a batch")] = 10,
     rounds: int = 9,
     seconds: float = 0.3,
@@ -111,9 +112,8 @@ def steps(
     frames = read(data / "rmd17_ethanol" / "rmd17_ethanol_train1000.npz")
     graphs = dataset(frames, 5.0, least_squares(frames))
     for model in MODELS:
-        jobs = {
-            (n, m): whole(model, n, m, graphs, n_frames) for n in names.split(",") for m in MODES
-        }
+        keys = [(name, mode) for name in names.split(",") for mode in modes.split(",")]
+        jobs = {key: whole(model, *key, graphs, n_frames) for key in keys}
         about = {"kind": "step", "model": model, "system": "ethanol", "batch": n_frames}
         append(rows, measured(jobs, rounds, seconds, about))
 
@@ -207,8 +207,8 @@ def step_table(newest: dict[tuple, dict]) -> str:
     lines = [["activation", *(f"{model}, {mode}" for model, mode in columns)]]
     lines.append(["---"] * (1 + len(columns)))
     for name in dict.fromkeys(names):
-        found = [newest["step", None, model, mode, name] for model, mode in columns]
-        lines.append([f"`{name}`", *map(interval, found)])
+        found = [newest.get(("step", None, model, mode, name)) for model, mode in columns]
+        lines.append([f"`{name}`", *(interval(row) if row else "" for row in found)])
     return markdown(lines)
 
 

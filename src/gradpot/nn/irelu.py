@@ -1,9 +1,9 @@
 """IReLU and its relatives: activations that are built from their derivative.
 
 The backward pass of a network is a network with activation φ′ (arXiv 2310.01649, section 3).
-Here φ′ is chosen, continuous, and φ is its integral, exactly and at the joints too. One function
-gives φ′, φ and φ″, and the two autograd functions below evaluate them in as few passes over
-memory as eager PyTorch allows; they can be differentiated any number of times, and traced.
+Here φ′ is chosen, continuous, and φ is its integral, exactly and at the joints too. PyTorch has
+one kernel for most of these φ′, and one for its derivative: backward and double backward need no
+more than those and a product. Can be differentiated any number of times, and traced.
 """
 
 from collections.abc import Callable
@@ -19,53 +19,27 @@ from torch.nn import functional as F
 
 from gradpot.errors import InputError
 
-aten = torch.ops.aten
-
 
 class Form(NamedTuple):
-    """An activation in three parts, each of as few kernels as there are in PyTorch.
+    """x → φ(x) and x → φ′(x); autograd differentiates the second and never sees the first."""
 
-    Attributes:
-        slope: x → φ′(x).
-        value: (x, φ′(x)) → φ(x).
-        bend: (a, x) → a · φ″(x), differentiable as often as φ″ is.
-    """
-
+    value: Callable[[Tensor], Tensor]
     slope: Callable[[Tensor], Tensor]
-    value: Callable[[Tensor, Tensor], Tensor]
-    bend: Callable[[Tensor, Tensor], Tensor]
 
 
-class Value(torch.autograd.Function):
-    """φ(x)."""
+class Integral(torch.autograd.Function):
+    """φ(x), with a · φ′(x) as its backward pass; keeps x and nothing else."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, form: Form) -> Tensor:
-        slope = form.slope(x)
-        ctx.save_for_backward(x, slope)
+        ctx.save_for_backward(x)
         ctx.form = form  # type: ignore[attr-defined]
-        return form.value(x, slope)
+        return form.value(x)
 
     @staticmethod
     def backward(ctx: FunctionCtx, a: Tensor):  # type: ignore[override]
-        return Chain.apply(a, *ctx.saved_tensors, ctx.form), None  # type: ignore[attr-defined]
-
-
-class Chain(torch.autograd.Function):
-    """a · φ′(x): the backward pass, an activation itself."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, a: Tensor, x: Tensor, slope: Tensor, form: Form) -> Tensor:
-        ctx.save_for_backward(a, x, slope)
-        ctx.form = form  # type: ignore[attr-defined]
-        return a * slope
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, b: Tensor):  # type: ignore[override]
-        a, x, slope = ctx.saved_tensors  # type: ignore[attr-defined]
-        form = ctx.form  # type: ignore[attr-defined]
-        # not b * slope: `slope` does not know that it depends on x
-        return Chain.apply(b, x, slope, form), form.bend(a * b, x), None, None
+        (x,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        return a * ctx.form.slope(x), None  # type: ignore[attr-defined]
 
 
 def half_square(x: Tensor) -> Tensor:
@@ -73,16 +47,12 @@ def half_square(x: Tensor) -> Tensor:
     return torch.addcmul(x.new_zeros(()), x, x, value=0.5)
 
 
-IRELU = Form(
-    slope=torch.relu,
-    value=lambda _, slope: half_square(slope),
-    bend=lambda a, x: aten.threshold_backward(a, x, 0),
-)
+IRELU = Form(lambda x: half_square(torch.relu(x)), torch.relu)
 
 
 def irelu(x: Tensor) -> Tensor:
     """Integrated ReLU, φ(x) = ½·max(0, x)²; φ′ = ReLU, φ″ = step (arXiv 2310.01649)."""
-    return Value.apply(x, IRELU)  # type: ignore[return-value]
+    return Integral.apply(x, IRELU)  # type: ignore[return-value]
 
 
 def leaky_irelu(gamma: float = 0.1) -> Callable[[Tensor], Tensor]:
@@ -92,12 +62,8 @@ def leaky_irelu(gamma: float = 0.1) -> Callable[[Tensor], Tensor]:
         InputError: not 0 ≤ γ < 1; at γ = 1 φ would be a parabola.
     """
     _require(0 <= gamma < 1, "gamma", gamma, "at least 0 and less than 1")
-    form = Form(
-        slope=partial(F.leaky_relu, negative_slope=gamma),
-        value=lambda x, slope: 0.5 * x * slope,
-        bend=lambda a, x: aten.leaky_relu_backward(a, x, gamma, False),
-    )
-    return partial(_call, form)
+    slope = partial(F.leaky_relu, negative_slope=gamma)
+    return partial(_call, Form(lambda x: 0.5 * x * slope(x), slope))
 
 
 def ielu(alpha: float = 1.0) -> Callable[[Tensor], Tensor]:
@@ -107,12 +73,12 @@ def ielu(alpha: float = 1.0) -> Callable[[Tensor], Tensor]:
         InputError: not α > 0.
     """
     _require(alpha > 0, "alpha", alpha, "positive")
-    form = Form(
-        slope=partial(F.elu, alpha=alpha),
-        value=lambda x, slope: torch.where(x > 0, 0.5 * x * x, slope - alpha * x),
-        bend=lambda a, x: aten.elu_backward(a, alpha, 1.0, 1.0, False, x),
-    )
-    return partial(_call, form)
+    slope = partial(F.elu, alpha=alpha)
+
+    def value(x: Tensor) -> Tensor:
+        return torch.where(x > 0, 0.5 * x * x, slope(x) - alpha * x)
+
+    return partial(_call, Form(value, slope))
 
 
 def capped_irelu(c: float = 2.0) -> Callable[[Tensor], Tensor]:
@@ -122,12 +88,13 @@ def capped_irelu(c: float = 2.0) -> Callable[[Tensor], Tensor]:
         InputError: not c > 0.
     """
     _require(c > 0, "c", c, "positive")
-    form = Form(
-        slope=partial(torch.clamp, min=0.0, max=c),
-        value=lambda x, slope: slope * torch.sub(x, slope, alpha=0.5),
-        bend=lambda a, x: aten.hardtanh_backward(a, x, 0.0, c),
-    )
-    return partial(_call, form)
+    slope = partial(F.hardtanh, min_val=0.0, max_val=c)
+
+    def value(x: Tensor) -> Tensor:
+        s = slope(x)
+        return s * torch.sub(x, s, alpha=0.5)
+
+    return partial(_call, Form(value, slope))
 
 
 def tent(c: float = 2.0) -> Callable[[Tensor], Tensor]:
@@ -141,18 +108,15 @@ def tent(c: float = 2.0) -> Callable[[Tensor], Tensor]:
     """
     _require(c > 0, "c", c, "positive")
 
+    def value(x: Tensor) -> Tensor:
+        rest = (1.0 - x.abs() / c).relu()
+        return x.relu() + (c / 6.0) * rest * rest * rest
+
     def slope(x: Tensor) -> Tensor:
         u = (x / c).clamp(-1.0, 1.0)
         return 0.5 + u - 0.5 * u * u.abs()
 
-    def value(x: Tensor, _: Tensor) -> Tensor:
-        rest = (1.0 - x.abs() / c).relu()
-        return x.relu() + (c / 6.0) * rest * rest * rest
-
-    def bend(a: Tensor, x: Tensor) -> Tensor:
-        return a * ((1.0 - x.abs() / c).relu() / c)
-
-    return partial(_call, Form(slope, value, bend))
+    return partial(_call, Form(value, slope))
 
 
 class IReLUSpline(nn.Module):
@@ -196,7 +160,7 @@ class IReLUSpline(nn.Module):
 
 
 def _call(form: Form, x: Tensor) -> Tensor:
-    return Value.apply(x, form)  # type: ignore[return-value]
+    return Integral.apply(x, form)  # type: ignore[return-value]
 
 
 def _require(true: bool, name: str, value: int | float, expected: str) -> None:
