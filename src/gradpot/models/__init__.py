@@ -10,11 +10,11 @@ from gradpot.errors import InputError, unknown
 from gradpot.models.gemnet import GemNetDT
 from gradpot.models.painn import PaiNN
 from gradpot.models.schnet import SchNet
-from gradpot.nn.activations import ACTIVATIONS
+from gradpot.nn.activations import look_up
 from gradpot.nn.radial import FILTERS
 
 MODELS: dict[str, type[nn.Module]] = {"schnet": SchNet, "painn": PaiNN, "gemnet-dt": GemNetDT}
-NAMES = {"filter": FILTERS, "activation": ACTIVATIONS, "output_activation": ACTIVATIONS}
+NAMES = {"filter": FILTERS}
 # readouts halve the width; Gaussians lie cutoff/(n_radial - 1) apart
 SMALLEST = {"width": 2, "n_radial": 2}
 KINDS = {int: "a whole number", float: "a number", str: "a name"}
@@ -59,6 +59,8 @@ def _check_kind(key: str, value: object, kind: Any) -> None:
 def _check_value(key: str, value: Any) -> None:
     if key in NAMES and value not in NAMES[key]:
         raise unknown(key, value, NAMES[key])
+    if key in ("activation", "output_activation"):
+        look_up(value)
     if isinstance(value, float) and not isfinite(value):
         raise InputError(f"{key} is {value} but must be finite")
     if key == "cutoff" and value <= 0:

@@ -9,6 +9,7 @@ way of 16 numbers that places share, more than there are radial functions here);
 neighbors are scaled by `SUM_SCALE`, not by factors fitted to the data.
 """
 
+from copy import deepcopy
 from math import pi, sqrt
 from typing import NamedTuple
 
@@ -45,7 +46,7 @@ class GemNetDT(nn.Module):
         n_radial: Bessel functions; published with 6.
         n_spherical: Legendre polynomials of the angle; published with 7.
         triplet_width: of what edges tell each other; published with 64.
-        activation: a name of `ACTIVATIONS`, scaled to unit second moment; published with `silu`.
+        activation: see `nn.activations.activation`; scaled to unit second moment; published with `silu`.
         output_activation: of the output blocks.
         forces: "gradient", or "direct" as published: read off the edges, not the gradient of any
             energy.
@@ -136,11 +137,12 @@ class Dense(nn.Module):
     def __init__(self, n_in: int, n_out: int, activation: Activation):
         super().__init__()
         self.linear = linear(n_in, n_out, bias=False)
-        self.activation, self.scale = activation, gain(activation)
-        self.at_zero = float(activation(torch.zeros(())))
+        self.activation, self.scale = deepcopy(activation), gain(activation)
+
 
     def forward(self, x: Float[Tensor, "n n_in"]) -> Float[Tensor, "n n_out"]:
-        return self.scale * (self.activation(self.linear(x)) - self.at_zero)
+        zero = self.activation(x.new_zeros(()))
+        return self.scale * (self.activation(self.linear(x)) - zero)
 
 
 class Residual(nn.Module):

@@ -1,16 +1,21 @@
 """SchNet: continuous-filter convolutions (Schütt et al., NeurIPS 2017, arXiv 1706.08566)."""
 
+from copy import deepcopy
+
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from gradpot.graph import Graph
+from gradpot.nn.activations import Activation, gain
 from gradpot.nn.activations import activation as activation_by_name
-from gradpot.nn.activations import gain
-from gradpot.nn.mlp import MLP, linear
+from gradpot.nn.mlp import MLP, branch_scale, linear, unit_moments
 from gradpot.nn.radial import FILTERS, GaussianBasis
 from gradpot.nn.segment import sum_pairs
 
 N_ELEMENTS = 119
+# of filters at the start: a sum of unit moment over sixteen neighbors
+FILTER_SCALE = 0.25
 
 
 class SchNet(nn.Module):
@@ -21,7 +26,7 @@ class SchNet(nn.Module):
         width: features of an atom, and of a filter.
         n_layers: interaction blocks.
         n_radial: Gaussians from 0 to the cutoff.
-        activation: a name of `ACTIVATIONS`; published with `ssp`.
+        activation: see `nn.activations.activation`; published with `ssp`.
         filter: "mlp" as published, "spline" for the same filter interpolated (`nn.radial`).
     """
 
@@ -38,9 +43,15 @@ class SchNet(nn.Module):
         phi = activation_by_name(activation)
         self.cutoff = cutoff
         self.embedding = nn.Embedding(N_ELEMENTS, width)
-        networks = [MLP([n_radial, width, width], phi) for _ in range(n_layers)]
-        self.filters = FILTERS[filter](GaussianBasis(n_radial, cutoff), networks, width, cutoff)
-        self.interactions = nn.ModuleList(Interaction(width, phi) for _ in range(n_layers))
+        basis = GaussianBasis(n_radial, cutoff)
+        r = torch.linspace(0.0, cutoff, 64)
+        networks = [
+            unit_moments(MLP([n_radial, width, width], phi), basis(r), FILTER_SCALE)
+            for _ in range(n_layers)
+        ]
+        self.filters = FILTERS[filter](basis, networks, width, cutoff)
+        scale = branch_scale(n_layers)
+        self.interactions = nn.ModuleList(Interaction(width, phi, scale) for _ in range(n_layers))
         self.readout = MLP([width, width // 2, 1], phi)
 
     def forward(self, graph: Graph) -> Float[Tensor, "n_atoms"]:
@@ -52,14 +63,18 @@ class SchNet(nn.Module):
 
 
 class Interaction(nn.Module):
-    """Figure 2 of the paper, middle: atom-wise, convolution, atom-wise, activation, atom-wise."""
+    """Figure 2 of the paper, middle: atom-wise, convolution, atom-wise, activation, atom-wise.
 
-    def __init__(self, width: int, activation):
+    Args:
+        scale: of what it adds, at the start.
+    """
+
+    def __init__(self, width: int, activation: Activation, scale: float):
         super().__init__()
         self.before = linear(width, width, bias=False)
         self.after = linear(width, width)
-        self.out = linear(width, width, gain(activation))
-        self.activation = activation
+        self.out = linear(width, width, scale * gain(activation))
+        self.activation = deepcopy(activation)
 
     def forward(
         self,

@@ -2,27 +2,22 @@
 
 A network that is trained on its derivative is two networks: the forward pass with activation φ
 and the backward pass, which computes the forces, with φ′. IReLU is the φ whose φ′ is ReLU
-(arXiv 2310.01649, section 3).
+(arXiv 2310.01649, section 3); it and its relatives are in `nn.irelu`.
 """
 
+import re
 import warnings
 from collections.abc import Callable
-from functools import partial
 from math import log, pi, sqrt
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gradpot.errors import unknown
+from gradpot.errors import InputError, unknown
+from gradpot.nn.irelu import IReLUSpline, capped_irelu, ielu, irelu, leaky_irelu, tent
 
 Activation = Callable[[Tensor], Tensor]
-
-
-def irelu(x: Tensor) -> Tensor:
-    """Integrated ReLU, φ(x) = ½·max(0, x)²; φ′ = ReLU, φ″ = step (arXiv 2310.01649)."""
-    return 0.5 * torch.relu(x).square()
 
 
 def ssp(x: Tensor) -> Tensor:
@@ -30,39 +25,85 @@ def ssp(x: Tensor) -> Tensor:
     return F.softplus(x) - log(2.0)
 
 
+def squared_relu(x: Tensor) -> Tensor:
+    """max(0, x)²: twice IReLU (Primer, arXiv 2109.08668)."""
+    return 2.0 * irelu(x)
+
+
+def mish(x: Tensor) -> Tensor:
+    """x·tanh(ln(1 + eˣ)) (arXiv 1908.08681)."""
+    # the second derivative of PyTorch's own is NaN beyond x = 88 in float32
+    return x * torch.tanh(F.softplus(x))
+
+
 ACTIVATIONS: dict[str, Activation] = {
     "irelu": irelu,
     "ssp": ssp,
     "silu": F.silu,
     "softplus": F.softplus,
-    "gelu": partial(F.gelu, approximate="none"),
+    "gelu": F.gelu,
     "tanh": torch.tanh,
+    "mish": mish,
+    "elu": F.elu,
+    "squared_relu": squared_relu,
     "relu": torch.relu,
+}
+# made with a number, "tent(3)", or without; every call makes a new one
+FAMILIES: dict[str, Callable[..., Activation]] = {
+    "leaky_irelu": leaky_irelu,
+    "ielu": ielu,
+    "capped_irelu": capped_irelu,
+    "tent": tent,
+    "irelu_spline": IReLUSpline,
 }
 
 
 def activation(name: str) -> Activation:
-    """Look up an activation; warn of those that make bad forces.
+    """Look up or make an activation, such as "silu" or "capped_irelu(2)"; warn of bad forces.
+
+    Some are modules with parameters: a network takes a copy of its own (`copy.deepcopy`, which
+    leaves functions as they are) for every place where it uses one.
 
     Raises:
-        InputError: the name is not known.
+        InputError: the name or the number in brackets is wrong.
     """
-    if name not in ACTIVATIONS:
-        raise unknown("activation", name, ACTIVATIONS)
     if name == "relu":
         warnings.warn(
             "activation 'relu': its derivative jumps, so forces are discontinuous; "
             "'irelu' is its integral",
             stacklevel=2,
         )
-    return ACTIVATIONS[name]
+    return look_up(name)
+
+
+def look_up(name: str) -> Activation:
+    """`activation` without a warning."""
+    base, bracket, rest = name.partition("(")
+    if base in FAMILIES:
+        return FAMILIES[base](*([_number(name, rest)] if bracket else []))
+    if base not in ACTIVATIONS:
+        raise unknown("activation", name, (*ACTIVATIONS, *(f"{f}(number)" for f in FAMILIES)))
+    if bracket:
+        raise InputError(f"activation {name!r}: {base} takes no number; write {base!r}")
+    return ACTIVATIONS[base]
+
+
+def _number(name: str, rest: str) -> float:
+    """What stands before the closing bracket."""
+    try:
+        return float(re.fullmatch(r"(.*)\)", rest)[1])  # type: ignore[index]
+    except (TypeError, ValueError):
+        base = name.partition("(")[0]
+        raise InputError(f"activation {name!r} is not understood; write {base}(2)") from None
 
 
 def gain(function: Activation) -> float:
     """1/√E[φ(x)²] for x ~ N(0, 1): what weights after φ need to keep the second moment.
 
-    √(8/3) for IReLU. By Gauss–Hermite quadrature, to about four digits for kinked functions.
+    √(8/3) for IReLU.
     """
-    x, weight = np.polynomial.hermite.hermgauss(120)
-    value = function(torch.from_numpy(x * sqrt(2.0))).numpy()
-    return float(1.0 / sqrt((weight * value**2).sum() / sqrt(pi)))
+    x = torch.linspace(-10.0, 10.0, 20001, dtype=torch.float64)
+    # the trapezoidal rule is exact to rounding for smooth φ, to 1e-7 for those with joints
+    density = torch.exp(-0.5 * x.square()) * (1e-3 / sqrt(2 * pi))
+    with torch.no_grad():
+        return float((density * function(x).square()).sum().rsqrt())

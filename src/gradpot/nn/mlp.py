@@ -6,12 +6,24 @@ squares them, then leaves the same signal behind it.
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from itertools import pairwise
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from gradpot.nn.activations import Activation, gain
+
+
+def branch_scale(n_layers: int) -> float:
+    """What the last weights of each of `n_layers` residual branches are multiplied by: 1/√(2n).
+
+    All branches together then add half of the first layer's second moment, whatever their
+    number. IReLU squares: a branch's moment grows as q², so that without the factor ½,
+    dq/dl = q²/n from q = 1, moments would diverge at the last layer.
+    """
+    return (2 * n_layers) ** -0.5
 
 
 def linear(n_in: int, n_out: int, gain: float = 1.0, bias: bool = True) -> nn.Linear:
@@ -28,17 +40,42 @@ class MLP(nn.Module):
 
     Args:
         sizes: widths from input to output, at least two.
+        scale: of the output at the start.
     """
 
-    def __init__(self, sizes: Sequence[int], activation: Activation):
+    def __init__(self, sizes: Sequence[int], activation: Activation, scale: float = 1.0):
         super().__init__()
         gains = [1.0] + [gain(activation)] * (len(sizes) - 2)
+        gains[-1] *= scale
         self.layers = nn.ModuleList(
             linear(n_in, n_out, g) for (n_in, n_out), g in zip(pairwise(sizes), gains, strict=True)
         )
-        self.activation = activation
+        # one with parameters has its own in every place
+        own: list = [deepcopy(activation) for _ in sizes[2:]]
+        self.activations = nn.ModuleList(own) if isinstance(activation, nn.Module) else own
 
     def forward(self, x: Float[Tensor, "n n_in"]) -> Float[Tensor, "n n_out"]:
-        for layer in self.layers[:-1]:
-            x = self.activation(layer(x))
+        for layer, activation in zip(self.layers[:-1], self.activations, strict=True):
+            x = activation(layer(x))
         return self.layers[-1](x)
+
+
+@torch.no_grad()
+def unit_moments(
+    network: MLP | nn.Linear, x: Float[Tensor, "n n_in"], scale: float = 1.0
+) -> MLP | nn.Linear:
+    """Scale each layer's weights: for these inputs its outputs get unit second moment.
+
+    Layer by layer and in place, as Mishkin and Matas do (arXiv 1511.06422). For inputs whose
+    moments are known and far from one, such as radial bases, where the gain alone cannot help.
+
+    Args:
+        scale: of the last layer's outputs.
+    """
+    layers = list(network.layers) if isinstance(network, MLP) else [network]
+    for i, layer in enumerate(layers):
+        layer.weight.div_(layer(x).square().mean().sqrt())  # type: ignore[operator, union-attr]
+        if i + 1 < len(layers):
+            x = network.activations[i](layer(x))  # type: ignore[index, operator]
+    layers[-1].weight.mul_(scale)  # type: ignore[operator, union-attr]
+    return network
