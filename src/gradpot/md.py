@@ -159,6 +159,8 @@ def _start(atoms: Atoms, settings: Settings) -> Atoms:
         raise InputError("the structure has no atoms")
     if settings.ensemble == "npt" and not start.pbc.all():
         raise InputError("npt needs a cell that is periodic along all three axes; use langevin")
+    if settings.ensemble == "npt" and "stress" not in atoms.calc.implemented_properties:
+        raise InputError("npt needs stress, which this calculator does not give; use langevin")
     if settings.ensemble == "npt" and start.constraints:
         raise InputError("npt cannot keep atoms fixed; remove the constraints of the structure")
     problem = blowup.too_close(start)

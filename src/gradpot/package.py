@@ -69,6 +69,11 @@ class CompiledPotential(Potential):
         return self._cutoff
 
     @property
+    def direct(self) -> bool:
+        """Whether forces are predicted by themselves."""
+        return self.header.get("direct", False)
+
+    @property
     def dtype(self) -> torch.dtype:
         """In which the network computes."""
         return self._dtype
@@ -141,6 +146,7 @@ def compile_potential(
         "dtype": dtype_name(dtype),
         "cutoff": potential.cutoff,
         "scale": potential.scale,
+        "direct": potential.direct,
         "references": {str(z): e for z, e in sorted(potential.references.items())},
         "fingerprint": fingerprint(potential),
     }

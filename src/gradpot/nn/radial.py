@@ -66,6 +66,16 @@ def cosine_cutoff(r: Float[Tensor, "n"], cutoff: float) -> Float[Tensor, "n"]:
     return 0.5 * (torch.cos(r.clamp(max=cutoff) * (pi / cutoff)) + 1.0)
 
 
+def envelope(r: Float[Tensor, "n"], cutoff: float) -> Float[Tensor, "n 1"]:
+    """1 − 10x³ + 15x⁴ − 6x⁵ of x = r/cutoff: from 1 to 0, flat and without curvature at both ends.
+
+    For factors of a pair that many columns share, see `bspline`.
+    """
+    x = (r / cutoff).clamp(max=1.0)
+    powers = torch.stack([torch.ones_like(x), x**3, x**4, x**5], dim=1)
+    return powers @ x.new_tensor([[1.0], [-10.0], [15.0], [-6.0]])
+
+
 def bspline_grid(n_control: int, cutoff: float) -> Float[Tensor, "n_control"]:
     """Where the control points of `interpolate` lie, in Å: one below 0, the last two below r_c."""
     return torch.arange(-1, n_control - 1) * (cutoff / n_control)
