@@ -58,8 +58,9 @@ NORMS: dict[str, type[nn.Module]] = {"none": NoNorm, "batch": BatchNorm}
 def moments(parts: Sequence[Float[Tensor, "_ width"]]) -> Moments:
     """Mean and (biased) variance of each column over the rows of all parts."""
     n_rows = sum(part.shape[0] for part in parts)
-    mean = sum(part.sum(0) for part in parts) / n_rows
-    return mean, sum((part - mean).square().sum(0) for part in parts) / n_rows
+    mean = torch.stack([part.sum(0) for part in parts]).sum(0) / n_rows
+    squares = torch.stack([(part - mean).square().sum(0) for part in parts])
+    return mean, squares.sum(0) / n_rows
 
 
 def batch_norms(model: nn.Module) -> list[BatchNorm]:
