@@ -165,6 +165,16 @@ def test_stress_needs_three_periodic_axes(potential, crystal, pbc):
         crystal.get_stress()
 
 
+def test_direct_forces_come_without_stress(crystal):
+    model = build("forcenet", width=8, n_layers=1, forces="direct")
+    direct = Potential(model, {11: 0.0, 17: 0.0})
+    crystal.calc = Calculator(direct)
+    expected = direct(from_atoms(crystal, 5.0)).forces
+    assert_allclose(crystal.get_forces(), expected.numpy(), atol=1e-5)
+    with pytest.raises(PropertyNotImplementedError):
+        crystal.get_stress()
+
+
 def test_stress_does_not_outlive_the_cell(potential, crystal):
     crystal.calc = Calculator(potential)
     crystal.get_stress()

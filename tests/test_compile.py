@@ -12,11 +12,11 @@ import torch
 from gradpot.compile import example_batch, has_compiler, tensors, trace
 from gradpot.data.dataset import Dataset, batch, dataset
 from gradpot.data.source import read
-from gradpot.models import MODELS, build
-from gradpot.nn.radial import FILTERS
+from gradpot.models import build
 from gradpot.train.loss import Weights, penalty, weighted
 from gradpot.train.state import flatten
 from gradpot.train.step import gradients
+from variants import VARIANTS, small
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +24,10 @@ def molecules() -> Dataset:
     return dataset(read("ethanol").take(np.arange(40)), 5.0, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("filter", FILTERS)
-@pytest.mark.parametrize("model", MODELS)
-def test_trace_equals_eager(model, filter, molecules):
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_trace_equals_eager(variant, molecules):
     torch.manual_seed(0)
-    network = build(model, width=8, n_layers=2, n_radial=6, filter=filter).double()
+    network = small(variant, width=8, n_layers=2, n_radial=6).train()
     loss = partial(
         weighted, weights=Weights(1, 1, 0), scale=1.3, length=1.0, penalty=penalty("huber", 0.1)
     )

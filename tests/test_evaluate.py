@@ -8,6 +8,7 @@ import torch
 
 from gradpot import checkpoint
 from gradpot.data.dataset import dataset
+from gradpot.data.frames import Frames
 from gradpot.data.source import read
 from gradpot.evaluate import blocks, evaluate, evaluate_file, sizes
 from gradpot.evaluate import test_errors as errors_of
@@ -33,6 +34,28 @@ def test_pieces_equal_the_whole(potential, monkeypatch):
     assert labels.energy.dtype == torch.float64
     np.testing.assert_array_equal(labels.energy, data.energy[index])
     assert sizes(data).tolist() == [9] * 30
+
+
+def test_direct_forces_have_no_stress_to_be_wrong(crystal):
+    torch.manual_seed(0)
+    model = build("forcenet", width=8, n_layers=1, forces="direct")
+    frames = Frames(
+        n_atoms=np.array([2]),
+        numbers=crystal.numbers,
+        positions=crystal.positions,
+        cell=crystal.cell.array[None],
+        pbc=crystal.pbc[None],
+        energy=np.array([-1.0]),
+        forces=np.zeros((2, 3)),
+        stress=np.zeros((1, 3, 3)),
+    )
+    data = dataset(frames, 5.0)
+    direct = errors_of(Potential(model, {11: 0.0, 17: 0.0}), data, torch.arange(1))
+    assert np.isfinite(direct["forces_mae_meV_A"])
+    assert "stress_mae_meV_A3" not in direct
+    gradient = build("forcenet", width=8, n_layers=1)
+    both = errors_of(Potential(gradient, {11: 0.0, 17: 0.0}), data, torch.arange(1))
+    assert np.isfinite(both["stress_mae_meV_A3"])
 
 
 def test_no_frames_no_errors(potential):

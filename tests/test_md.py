@@ -269,6 +269,22 @@ def test_a_bad_start_writes_nothing(tmp_path, make, settings, message):
     assert not (tmp_path / "run").exists()
 
 
+def test_direct_forces_run_without_stress_and_the_command_says_so(monkeypatch, tmp_path, capsys):
+    direct = Potential(build("forcenet", width=8, n_layers=1, forces="direct"), {18: 0.0})
+    atoms = argon()
+    atoms.calc = Calculator(direct)
+    with pytest.raises(InputError, match="npt needs stress"):
+        run(atoms, Settings(ensemble="npt"), tmp_path / "npt")
+    assert run(atoms, Settings(time_ps=0.002), tmp_path / "nve")["blow_up"] is None
+    save(direct, tmp_path / "model.safetensors")
+    ase.io.write(tmp_path / "argon.xyz", bulk("Ar", "fcc", a=5.4, cubic=True))
+    monkeypatch.chdir(tmp_path)
+    assert command(monkeypatch, "model.safetensors", "argon.xyz", "--time-ps", 0.002) == 0
+    warnings = [s for s in capsys.readouterr().err.splitlines() if s.startswith("warning:")]
+    assert len(warnings) == 1
+    assert "NVE dynamics will not conserve energy" in warnings[0]
+
+
 def test_limits_without_end_are_still_json(tmp_path):
     summary = run(dimer(), Settings(time_ps=0.002, max_stretch=np.inf), tmp_path)
     assert summary["settings"]["max_stretch"] == "inf"

@@ -9,6 +9,7 @@ from ase.calculators.lj import LennardJones as AseLennardJones
 from ase.cluster import Icosahedron
 from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.testing import assert_allclose
+from torch import nn
 
 from gradpot import Calculator, InputError, Potential
 from gradpot.graph import from_atoms, join
@@ -105,6 +106,29 @@ def test_references_and_scale_enter_in_float64():
     assert_allclose(potential(graph).energy, expected, rtol=1e-15)
     assert_allclose(potential(graph).forces, 2.0 * plain(graph).forces, rtol=1e-12)
     assert potential.to(torch.float32).reference_table[18] == -14000.123456789
+
+
+def test_direct_forces_are_passed_on_without_stress():
+    class Direct(nn.Module):
+        cutoff, direct = 3 * SIGMA, True
+
+        def forward(self, graph):
+            n_atoms = graph.numbers.shape[0]
+            forces = torch.arange(3.0 * n_atoms, dtype=torch.float64).view(n_atoms, 3)
+            return LennardJones(EPSILON, SIGMA)(graph), forces
+
+    graph = from_atoms(triclinic(), Direct.cutoff, torch.float64)
+    direct, plain = (
+        Potential(model, {18: -3.0}, scale=2.0)
+        for model in (Direct(), LennardJones(EPSILON, SIGMA))
+    )
+    assert direct.direct
+    assert not plain.direct
+    got = direct(graph)
+    assert_allclose(got.energy, plain(graph).energy, rtol=1e-14)
+    assert_allclose(got.forces, 2.0 * torch.arange(12.0, dtype=torch.float64).view(4, 3))
+    assert got.stress.isnan().all()
+    assert not any(tensor.requires_grad for tensor in got)
 
 
 def test_unknown_elements_are_named(argon):

@@ -95,6 +95,7 @@ class Calculator(AseCalculator):
     """Energy, free energy, forces and, for cells periodic in three directions, stress.
 
     Memory that is freed stays with the process, for the next call (`process.keep_memory`).
+    A potential whose forces are direct (`Potential.direct`) has no stress.
 
     Args:
         potential: a file written by gradpot, or a potential. It is copied: neither the caller's
@@ -133,6 +134,8 @@ class Calculator(AseCalculator):
         self.potential = _prepared(potential, dtype, device, compile)
         self.neighbors = VerletList(self.potential.cutoff, skin)
         self.threads = threads
+        if self.potential.direct:
+            self.implemented_properties = ("energy", "free_energy", "forces")  # type: ignore[assignment]
         self._dtype, self._device = self.potential.dtype, self.potential.device
         # what stays while atoms move: made anew by `_renew`
         self._seen: Atoms | None = None
@@ -170,10 +173,10 @@ class Calculator(AseCalculator):
             raise InputError("this calculator has seen no atoms; call calculate(atoms)")
         self.results = {}
         self.atoms = self._remembered(atoms)
-        periodic = bool(atoms.pbc.all())
+        stress = bool(atoms.pbc.all()) and not self.potential.direct
         with _threads(self.threads or (1 if len(atoms) < SMALL else None)):
-            predicted = self._predict(atoms, periodic)
-        self.results = _results(predicted, periodic)
+            predicted = self._predict(atoms, stress)
+        self.results = _results(predicted, stress)
 
     def _remembered(self, atoms: Atoms) -> Atoms:
         """A copy; for atoms that only moved it is the last one, with the new positions."""
@@ -183,7 +186,7 @@ class Calculator(AseCalculator):
         seen.positions[:] = atoms.positions
         return seen
 
-    def _predict(self, atoms: Atoms, periodic: bool) -> Properties:
+    def _predict(self, atoms: Atoms, stress: bool) -> Properties:
         _check_positions(atoms.positions)
         if self.atoms is not self._seen:
             self._renew(atoms)
@@ -200,7 +203,7 @@ class Calculator(AseCalculator):
             return self.potential.run(self._numbers, self._edge_index, vectors, *still)
         still = self._batch, self._cells[:1], self._triplets
         graph = Graph(self._numbers, self._edge_index, opposite(vectors), *still)
-        return self.potential(graph, stress=periodic)
+        return self.potential(graph, stress=stress)
 
     def _renew(self, atoms: Atoms) -> None:
         """Check and keep what stays while atoms move."""
@@ -281,12 +284,12 @@ def _threads(n: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _results(predicted: Properties, periodic: bool) -> dict:
+def _results(predicted: Properties, with_stress: bool) -> dict:
     """Of the first structure, as ASE wants them: floats, float64, stress in Voigt's order."""
     energy = predicted.energy[0].item()
     forces = predicted.forces.double().cpu().numpy()
     results = {"energy": energy, "free_energy": energy, "forces": forces}
-    if periodic:
+    if with_stress:
         stress = predicted.stress[0].double().cpu().numpy()
         results["stress"] = full_3x3_to_voigt_6_stress(stress)
     return results

@@ -7,7 +7,7 @@ flushed one by one, so that what was written survives whatever ends the run.
 
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -159,6 +159,8 @@ def _start(atoms: Atoms, settings: Settings) -> Atoms:
         raise InputError("the structure has no atoms")
     if settings.ensemble == "npt" and not start.pbc.all():
         raise InputError("npt needs a cell that is periodic along all three axes; use langevin")
+    if settings.ensemble == "npt" and "stress" not in _gives(atoms):
+        raise InputError("npt needs stress, which this calculator does not give; use langevin")
     if settings.ensemble == "npt" and start.constraints:
         raise InputError("npt cannot keep atoms fixed; remove the constraints of the structure")
     problem = blowup.too_close(start)
@@ -166,6 +168,11 @@ def _start(atoms: Atoms, settings: Settings) -> Atoms:
         raise InputError(f"the structure cannot be started from: {problem}")
     start.get_forces()
     return start
+
+
+def _gives(atoms: Atoms) -> Sequence[str]:
+    """What the calculator can compute."""
+    return getattr(atoms.calc, "implemented_properties", ())
 
 
 def _dynamics(atoms: Atoms, settings: Settings, rng: np.random.Generator) -> MolecularDynamics:

@@ -76,6 +76,11 @@ class CompiledPotential(Potential):
         return self._uses_triplets
 
     @property
+    def direct(self) -> bool:
+        """Whether forces are predicted by themselves."""
+        return self.header.get("direct", False)
+
+    @property
     def dtype(self) -> torch.dtype:
         """In which the network computes."""
         return self._dtype
@@ -158,6 +163,7 @@ def compile_potential(
         "cutoff": potential.cutoff,
         "scale": potential.scale,
         "uses_triplets": potential.uses_triplets,
+        "direct": potential.direct,
         "references": {str(z): e for z, e in sorted(potential.references.items())},
         "fingerprint": fingerprint(potential),
     }

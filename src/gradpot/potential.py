@@ -15,22 +15,32 @@ from gradpot.graph import Graph, Properties, opposite
 from gradpot.nn.segment import sum_by
 
 MAX_Z = 118
+NOT_CONSERVATIVE = (
+    "forces of this model are not the gradient of its energy: NVE dynamics will not conserve energy"
+)
 
 
 def predict(
-    model: Callable[[Graph], Tensor], graph: Graph, create_graph: bool = False, stress: bool = True
+    model: Callable[[Graph], Tensor | tuple[Tensor, Tensor]],
+    graph: Graph,
+    create_graph: bool = False,
+    stress: bool = True,
 ) -> Properties:
     """Energy of each structure, forces and stress, in the model's own unit of energy and Å.
 
     Args:
-        model: maps a graph to atom energies [n_atoms].
+        model: maps a graph to atom energies [n_atoms], or to these and forces [n_atoms, 3], which
+            are then passed on; stress is a gradient, and such a model has none: NaN.
         create_graph: keep what is needed to differentiate the forces again (for training).
         stress: without it the stress is NaN.
     """
     n_atoms, n_graphs = graph.numbers.shape[0], graph.cell.shape[0]
     with torch.enable_grad():
         pair_vec = graph.pair_vec.detach().requires_grad_()
-        atom_energy = model(graph._replace(edge_vec=opposite(pair_vec)))
+        output = model(graph._replace(edge_vec=opposite(pair_vec)))
+        if isinstance(output, tuple):
+            return _direct(*output, graph, create_graph)
+        atom_energy = output
         (pull,) = torch.autograd.grad(atom_energy.sum(), pair_vec, create_graph=create_graph)
     center, neighbor = graph.pair_index
     forces = sum_by(pull, center, n_atoms) - sum_by(pull, neighbor, n_atoms)
@@ -42,6 +52,14 @@ def predict(
     outer = pair_vec[:, :, None] * pull[:, None, :]
     virial = sum_by(outer, graph.batch.index_select(0, center), n_graphs)
     return Properties(energy, forces, virial_stress(virial, graph.cell))
+
+
+def _direct(atom_energy: Tensor, forces: Tensor, graph: Graph, create_graph: bool) -> Properties:
+    """Properties from a model that gives forces itself."""
+    if not create_graph:
+        atom_energy, forces = atom_energy.detach(), forces.detach()
+    energy = sum_by(atom_energy, graph.batch, graph.cell.shape[0])
+    return Properties(energy, forces, torch.full_like(graph.cell, torch.nan))
 
 
 def virial_stress(
@@ -93,6 +111,11 @@ class Potential(nn.Module):
     def uses_triplets(self) -> bool:
         """Whether the model looks at angles, so that its graphs need triplets."""
         return getattr(self.model, "uses_triplets", False)
+
+    @property
+    def direct(self) -> bool:
+        """Whether forces are predicted by themselves: `NOT_CONSERVATIVE`, and without stress."""
+        return getattr(self.model, "direct", False)
 
     @property
     def dtype(self) -> torch.dtype:

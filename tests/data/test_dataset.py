@@ -5,7 +5,7 @@ import pytest
 import torch
 from ase.build import bulk, molecule
 
-from gradpot.data.dataset import batch, dataset, reference_energies
+from gradpot.data.dataset import batch, dataset, random_turns, reference_energies, turned
 from gradpot.data.frames import Frames
 from gradpot.graph import from_atoms, join
 
@@ -60,6 +60,43 @@ def test_batch_equals_joined_graphs(structures):
     np.testing.assert_array_equal(piece.labels.forces, np.concatenate(parts))
     np.testing.assert_array_equal(piece.labels.energy, frames.energy[index])
     np.testing.assert_array_equal(piece.labels.stress, frames.stress[index])
+
+
+def test_turned_batch_is_the_batch_of_turned_structures(structures):
+    frames = as_frames(structures)
+    frames = frames._replace(stress=frames.stress + frames.stress.transpose(0, 2, 1))
+    index = torch.tensor([6, 0, 3, 1])
+    turns = random_turns(4, [0, 1, 2])
+    got = turned(batch(dataset(frames, 4.0, dtype=torch.float64), index), turns)
+    for i, (turn, atoms) in enumerate(zip(turns.numpy(), (structures[j] for j in index))):
+        one = atoms.copy()
+        one.set_cell(atoms.cell @ turn.T)
+        one.positions = atoms.positions @ turn.T
+        expected = from_atoms(one, 4.0, torch.float64)
+        mine = got.graph.batch == i
+        vectors = got.graph.edge_vec[mine[got.graph.edge_index[0]]]
+        rows = [
+            sorted(map(tuple, v.round(decimals=6).tolist())) for v in (vectors, expected.edge_vec)
+        ]
+        assert rows[0] == rows[1]
+        torch.testing.assert_close(got.graph.cell[i], expected.cell[0])
+        forces = frames.forces[slice(*frames.first[index[i] : index[i] + 2])]
+        np.testing.assert_allclose(got.labels.forces[mine], forces @ turn.T)
+        stress = turn @ frames.stress[index[i]] @ turn.T
+        np.testing.assert_allclose(got.labels.stress[i], stress)
+    half = got.graph.pair_vec.shape[0]
+    assert torch.equal(got.graph.edge_vec[half:], -got.graph.edge_vec[:half])
+
+
+def test_random_turns_are_rotations_that_the_seed_repeats():
+    turns = random_turns(2000, [3, 1, 0])
+    one = torch.eye(3, dtype=torch.float64).expand(2000, 3, 3)
+    torch.testing.assert_close(turns @ turns.transpose(1, 2), one)
+    assert (torch.linalg.det(turns) > 0).all()
+    # no direction is likelier than another
+    assert turns.mean(0).abs().max() < 0.06
+    assert torch.equal(turns, random_turns(2000, [3, 1, 0]))
+    assert not torch.equal(turns, random_turns(2000, [3, 1, 1]))
 
 
 def test_batch_of_isolated_atoms():

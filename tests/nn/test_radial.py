@@ -16,6 +16,7 @@ from gradpot.nn.radial import (
     bspline,
     bspline_grid,
     cosine_cutoff,
+    envelope,
     interpolate,
     tabulate,
 )
@@ -71,6 +72,14 @@ def test_cosine_cutoff():
     np.testing.assert_allclose(cosine_cutoff(r, CUTOFF), [1, 0.5, 0, 0], atol=1e-12)
 
 
+def test_envelope_ends_without_slope_and_curvature():
+    r = torch.tensor([0.0, CUTOFF / 2, CUTOFF, 7.0], dtype=torch.float64)
+    value, slope, bend = derivatives(lambda x: envelope(x, CUTOFF), r)
+    np.testing.assert_allclose(value.detach()[:, 0], [1, 0.5, 0, 0], atol=1e-12)
+    np.testing.assert_allclose(slope.detach()[:, 0] * CUTOFF, [0, -1.875, 0, 0], atol=1e-12)
+    np.testing.assert_allclose(bend.detach()[:, 0], 0, atol=1e-12)
+
+
 def test_bspline_equals_scipy_to_the_second_derivative():
     n = 12
     h = CUTOFF / n
@@ -114,7 +123,7 @@ def test_spline_filter_follows_the_network():
     assert errors[0] / errors[1] == pytest.approx(4.0, rel=0.25)
 
 
-@pytest.mark.parametrize("model", ["schnet", "painn"])
+@pytest.mark.parametrize("model", ["schnet", "painn", "cgcnn"])
 def test_a_tabulated_model_computes_the_same(model):
     torch.manual_seed(0)
     network = build(model, width=8, n_layers=2, n_radial=6).eval()

@@ -15,9 +15,11 @@ import torch
 
 import gradpot
 from gradpot.checkpoint import read_tensors
+from gradpot.data.source import read
 from gradpot.errors import InputError, RunError
 from gradpot.train.config import config, override
-from gradpot.train.run import metrics, train
+from gradpot.train.loop import presented
+from gradpot.train.run import metrics, prepare, train
 
 SMALL = [
     "data.n_train=20",
@@ -247,6 +249,77 @@ def test_ctrl_c_then_resume(tmp_path, finished):
     assert results["stopped"] == signal.SIGINT
     run(out, "train.epochs=20", resume=True)
     assert_same_bits(out, finished)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("model.name=cgcnn", "model.norm=batch"),
+        ("model.name=forcenet", "model.norm=batch", "model.forces=direct"),
+    ],
+    ids=lambda keys: keys[0],
+)
+def test_batch_norm_and_rotations_resume_to_the_bit(tmp_path, keys):
+    def interrupt(state, done, row):
+        if state.step == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    keys = (*keys, "train.epochs=6")
+    run(tmp_path / "whole", *keys)
+    assert run(tmp_path / "parts", *keys, watch=interrupt)["stopped"] == signal.SIGINT
+    run(tmp_path / "parts", *keys, resume=True)
+    assert_same_bits(tmp_path / "parts", tmp_path / "whole")
+    rows = metrics(tmp_path / "whole")
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+    best = gradpot.load(tmp_path / "whole" / "model.safetensors")
+    measured = [b for name, b in best.named_buffers() if name.endswith("variance")]
+    assert measured
+    assert all((variance != 1).any() for variance in measured)
+
+
+def test_a_model_that_is_not_invariant_sees_its_frames_turned(tmp_path):
+    task, state = prepare(settings("model.name=forcenet"), read("ethanol"), tmp_path / "none")
+    index = torch.tensor([0, 1])
+    as_they_are, first, same, second = (
+        presented(task, model, index, 0, position).graph.edge_vec
+        for model, position in ((torch.nn.Identity(), 0), *((state.model, p) for p in (0, 0, 1)))
+    )
+    assert torch.equal(first, same)
+    assert (first - as_they_are).abs().max() > 0.1
+    assert (first - second).abs().max() > 0.1
+    torch.testing.assert_close(first.norm(dim=1), as_they_are.norm(dim=1))
+
+
+def test_notices_about_forces(tmp_path):
+    def notices(*keys: str) -> list[str]:
+        said: list[str] = []
+        name = "-".join(keys).replace("=", "-")
+        train(settings("train.epochs=1", *keys), tmp_path / name, say=said.append)
+        return [s for s in said if "batch norm" in s or "not conserve energy" in s]
+
+    assert notices("model.name=cgcnn") == []
+    assert len(notices("model.name=cgcnn", "model.norm=batch")) == 1
+    assert notices("model.name=cgcnn", "model.norm=batch", "loss.forces=0") == []
+    direct = ("model.name=forcenet", "model.norm=batch", "model.forces=direct")
+    assert len(notices(*direct)) == 1
+
+
+def test_direct_forces_have_no_stress_to_train(tmp_path, data):
+    keys = (
+        f"data.file={data / 'mlearn_si' / 'si_test25.npz'}",
+        "data.n_train=4",
+        "data.n_valid=2",
+        "data.stress_key=virial_stress",
+        "data.stress_unit=kbar",
+        "data.stress_order=vasp",
+        "data.stress_sign=compression",
+        "model.name=forcenet",
+        "model.forces=direct",
+        "loss.stress=1",
+    )
+    with pytest.raises(InputError, match=r"direct forces has no stress; set loss\.stress=0"):
+        run(tmp_path / "run", *keys)
+    assert not (tmp_path / "run").exists()
 
 
 def test_kill_9_then_resume(tmp_path, finished):

@@ -95,10 +95,10 @@ def md_command(
     if compile not in COMPILE:
         raise unknown("--compile", compile, COMPILE)
     atoms = read_structure(structure, index, length_unit)
-    if keep_velocities and not atoms.has("momenta"):
-        raise InputError(f"--keep-velocities: {structure} has no momenta; leave the option out")
+    _check_momenta(atoms, structure, keep_velocities)
     folder = out or md.next_free()
     atoms.calc = _calculator(model, dtype, device, threads, compile != "false" and "auto")
+    _warn_of_direct_forces(atoms)
     if compile == "true" or (compile == "auto" and _worth_compiling(atoms, settings.n_steps)):
         atoms.calc = _compiled(model, dtype, device, threads, atoms, folder)
     with signals() as stop, MDProgress(settings) as progress:
@@ -135,6 +135,11 @@ def read_structure(name: str, index: str, length_unit: str | None) -> "Atoms":
         ) from None
 
 
+def _check_momenta(atoms: "Atoms", structure: str, keep_velocities: bool) -> None:
+    if keep_velocities and not atoms.has("momenta"):
+        raise InputError(f"--keep-velocities: {structure} has no momenta; leave the option out")
+
+
 def _calculator(
     model: Path,
     dtype: str | None,
@@ -152,6 +157,14 @@ def _calculator(
         raise
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {device} cannot be used: {error}") from None
+
+
+def _warn_of_direct_forces(atoms: "Atoms") -> None:
+    from gradpot.potential import NOT_CONSERVATIVE
+
+    calculator: Calculator = atoms.calc  # type: ignore[assignment]
+    if calculator.potential.direct:
+        say("warning: " + NOT_CONSERVATIVE)
 
 
 def _worth_compiling(atoms: "Atoms", n_steps: int) -> bool:

@@ -1,10 +1,12 @@
 """Frames → graphs, once; a batch is then a matter of indexing and offsetting tensors."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from gradpot.data.frames import Frames
@@ -88,6 +90,34 @@ def batch(data: Dataset, index: Int[Tensor, "n_graphs"]) -> Batch:
     graph = with_triplets(graph) if data.triplets else graph
     energy = data.energy[index].to(data.pair_vec.dtype)
     return Batch(graph, Properties(energy, data.forces[atoms], data.stress[index]))
+
+
+def turned(piece: Batch, turns: Float[Tensor, "n_graphs 3 3"]) -> Batch:
+    """A batch whose structures are turned, each by its matrix, with cells and labels.
+
+    The same physics for a model that is not invariant by construction.
+    """
+    graph, (energy, forces, stress) = piece
+    turns = turns.to(graph.edge_vec.dtype)
+    of_atom = turns[graph.batch]
+    of_pair = of_atom[graph.pair_index[0]]
+    pair_vec = torch.einsum("pxy,py->px", of_pair, graph.pair_vec)
+    return Batch(
+        graph._replace(
+            edge_vec=opposite(pair_vec), cell=torch.einsum("gxy,gay->gax", turns, graph.cell)
+        ),
+        Properties(
+            energy=energy,
+            forces=torch.einsum("axy,ay->ax", of_atom, forces),
+            stress=turns @ stress @ turns.transpose(1, 2),
+        ),
+    )
+
+
+def random_turns(n: int, seed: Sequence[int]) -> Float[Tensor, "n 3 3"]:
+    """Rotations, each as likely as any other; the same for the same seed."""
+    four = np.random.default_rng(seed).normal(size=(n, 4))
+    return torch.from_numpy(Rotation.from_quat(four).as_matrix())
 
 
 def _rows(first: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:

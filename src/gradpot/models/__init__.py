@@ -1,4 +1,9 @@
-"""One paper, one file: `Graph` → atom energies. `MODELS` names them, `build` makes one."""
+"""One paper, one file: `Graph` → atom energies. `MODELS` names them, `build` makes one.
+
+A model says of itself what is not the rule: `direct = True`, it returns atom energies and forces,
+which are then not the gradient of anything; `invariant = False`, what it says changes when a
+structure is turned, and it is trained on structures that are turned at random.
+"""
 
 import inspect
 from math import isfinite
@@ -7,14 +12,24 @@ from typing import Any
 from torch import nn
 
 from gradpot.errors import InputError, unknown
+from gradpot.models.cgcnn import CGCNN
+from gradpot.models.forcenet import ForceNet
 from gradpot.models.gemnet import GemNetDT
 from gradpot.models.painn import PaiNN
 from gradpot.models.schnet import SchNet
 from gradpot.nn.activations import look_up
+from gradpot.nn.norm import NORMS
 from gradpot.nn.radial import FILTERS
 
-MODELS: dict[str, type[nn.Module]] = {"schnet": SchNet, "painn": PaiNN, "gemnet-dt": GemNetDT}
-NAMES = {"filter": FILTERS}
+MODELS: dict[str, type[nn.Module]] = {
+    "schnet": SchNet,
+    "painn": PaiNN,
+    "cgcnn": CGCNN,
+    "forcenet": ForceNet,
+    "gemnet-dt": GemNetDT,
+}
+FORCES = ("gradient", "direct")
+NAMES = {"filter": FILTERS, "norm": NORMS, "forces": FORCES}
 # readouts halve the width; Gaussians lie cutoff/(n_radial - 1) apart
 SMALLEST = {"width": 2, "n_radial": 2}
 KINDS = {int: "a whole number", float: "a number", str: "a name"}

@@ -17,7 +17,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from gradpot.errors import unknown
 from gradpot.graph import Graph, with_triplets
 from gradpot.nn.activations import Activation, gain
 from gradpot.nn.activations import activation as activation_by_name
@@ -33,7 +32,6 @@ HALF = sqrt(0.5)
 SUM_SCALE = sqrt(1 / 8)
 # filters of the distance per angular function, published size
 CIRCULAR = 16
-FORCES = ("gradient", "direct")
 
 
 class GemNetDT(nn.Module):
@@ -67,8 +65,6 @@ class GemNetDT(nn.Module):
         forces: str = "gradient",
     ):
         super().__init__()
-        if forces not in FORCES:
-            raise unknown("forces", forces, FORCES)
         phi, phi_out = activation_by_name(activation), activation_by_name(output_activation)
         self.cutoff, self.direct = cutoff, forces == "direct"
         self.radial, self.angular = BesselBasis(n_radial, cutoff), n_spherical

@@ -75,6 +75,15 @@ def polynomial_cutoff(x: Float[Tensor, "n"], p: int = 5) -> Float[Tensor, "n"]:
     x = x.clamp(max=1.0)
     return 1.0 - a * x**p + b * x ** (p + 1) - c * x ** (p + 2)
 
+def envelope(r: Float[Tensor, "n"], cutoff: float) -> Float[Tensor, "n 1"]:
+    """1 − 10x³ + 15x⁴ − 6x⁵ of x = r/cutoff: from 1 to 0, flat and without curvature at both ends.
+
+    For factors of a pair that many columns share, see `bspline`.
+    """
+    x = (r / cutoff).clamp(max=1.0)
+    powers = torch.stack([torch.ones_like(x), x**3, x**4, x**5], dim=1)
+    return powers @ x.new_tensor([[1.0], [-10.0], [15.0], [-6.0]])
+
 
 def bspline_grid(n_control: int, cutoff: float) -> Float[Tensor, "n_control"]:
     """Where the control points of `interpolate` lie, in Å: one below 0, the last two below r_c."""

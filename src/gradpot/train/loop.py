@@ -10,15 +10,16 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradpot.checkpoint import save
 from gradpot.compile import Gradients
-from gradpot.data.dataset import Dataset, batch
+from gradpot.data.dataset import Batch, Dataset, batch, random_turns, turned
 from gradpot.data.references import Rescaling
 from gradpot.data.split import Split
 from gradpot.errors import RunError
 from gradpot.evaluate import sizes, test_errors
+from gradpot.nn.norm import measure
 from gradpot.potential import Potential, volume
 from gradpot.signals import signals
 from gradpot.train.config import Config, Train
@@ -26,6 +27,8 @@ from gradpot.train.schedule import judge, learning_rate, progress
 from gradpot.train.state import State
 from gradpot.train.step import update
 
+# for the statistics of batch norms
+NORM_BATCHES = 20
 Watch = Callable[[State, float, dict | None], None]
 
 
@@ -61,7 +64,8 @@ def fit(task: Task, state: State, step: Gradients, watch: Watch) -> int:
     with signals() as stop, clock(state) as tick:
         while done < 1 and not stop() and not _patience_is_over(state, train):
             index = next(order)
-            loss, slope = step(state.weights, batch(task.data, index))
+            piece = presented(task, state.model, index, state.epoch, state.position)
+            loss, slope = step(state.weights, piece)
             value = _finite(loss.item(), task, state, index)
             update(state, slope, learning_rate(state, train, done), train)
             state.count(value, n_batches)
@@ -81,8 +85,24 @@ def batches_per_epoch(task: Task) -> int:
     return -(-task.parts.train.shape[0] // task.config.train.batch_size)
 
 
+def presented(task: Task, model: nn.Module, index: Tensor, epoch: int, position: int) -> Batch:
+    """The batch at `position` of an epoch, turned at random for a model that is not invariant.
+
+    Rotations depend on the seed and these two numbers alone, so that they need not be saved.
+    """
+    piece = batch(task.data, index)
+    if getattr(model, "invariant", True):
+        return piece
+    return turned(piece, random_turns(index.shape[0], [task.config.seed, epoch, position]))
+
+
 def potential(task: Task, state: State) -> Potential:
-    """The averaged weights as a potential."""
+    """The averaged weights as a potential, their batch norms measured on training batches."""
+    some = torch.from_numpy(task.parts.train).split(task.config.train.batch_size)[:NORM_BATCHES]
+    measure(
+        state.average,
+        (presented(task, state.average, index, 0, i).graph for i, index in enumerate(some)),
+    )
     return Potential(state.average, task.rescaling.references, task.rescaling.scale)
 
 

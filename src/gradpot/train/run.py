@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from gradpot import __version__
 from gradpot.checkpoint import load, write_bytes, write_json
@@ -22,6 +23,8 @@ from gradpot.errors import InputError
 from gradpot.evaluate import evaluate, sizes, test_errors
 from gradpot.models import build, specification
 from gradpot.process import keep_memory, usage
+from gradpot.nn.norm import batch_norms
+from gradpot.potential import NOT_CONSERVATIVE
 from gradpot.train.board import with_board
 from gradpot.train.config import Config, Data, Train, read_json
 from gradpot.train.loop import Task, Watch, batches_per_epoch, fit
@@ -37,6 +40,10 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 SUMS_ONLY = (
     "fewer compositions than elements: only the sums of these atom energies mean something; "
     "total energies of other molecules will mean nothing"
+)
+THROUGH_BATCH_NORM = (
+    "warning: derivatives are trained through batch norm: in training the forces on a molecule "
+    "depend on the others of its batch, afterwards they do not; model.norm=none avoids that"
 )
 # a run that says neither epochs nor minutes
 DEFAULT_EPOCHS = 200
@@ -80,6 +87,8 @@ def train(
     frames = _frames(settings, say)
     task, state = prepare(settings, frames, out)
     say(str(task.rescaling))
+    for notice in _about_forces(task.config, state.model):
+        say(notice)
     if settings.train.compile == "auto" and not task.config.train.compile:
         say("the training step is not compiled: so short a run would not win back the time")
     fitted = settings.rescale.references in ("auto", "least-squares")
@@ -223,6 +232,22 @@ def _rescaling(settings: Config, frames: Frames, parts: Split) -> Rescaling:
             "frames; train on more frames or choose another split"
         )
     return rescaling(training, mode, references, settings.rescale.constant)
+
+
+def _about_forces(settings: Config, model: nn.Module) -> list[str]:
+    """What a user should know of the derivatives of this model.
+
+    Raises:
+        InputError: stress is to be learned, and the model has none.
+    """
+    notices = []
+    if getattr(model, "direct", False):
+        if settings.loss.stress:
+            raise InputError("a model with direct forces has no stress; set loss.stress=0")
+        notices.append("note: " + NOT_CONSERVATIVE)
+    elif batch_norms(model) and (settings.loss.forces or settings.loss.stress):
+        notices.append(THROUGH_BATCH_NORM)
+    return notices
 
 
 def _step(task: Task, state: State, say: Say) -> Gradients:

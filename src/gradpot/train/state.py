@@ -36,7 +36,8 @@ class State:
 
     Attributes:
         model: what is trained.
-        average: the same network with exponentially averaged weights; validated and kept.
+        average: the same network with exponentially averaged weights; validated and kept. It is in
+            evaluation mode, the model in training mode.
         weights, averages: all parameters of the two, end to end. The networks' parameters are
             views of them, so that a step of the optimizer is one pass over one tensor.
         optimizer: Adam or AdamW.
@@ -56,8 +57,8 @@ class State:
     cpu_s: float
 
     def __init__(self, model: nn.Module, config: Train):
-        self.model = model
-        self.average = deepcopy(model).requires_grad_(False)
+        self.model = model.train()
+        self.average = deepcopy(model).requires_grad_(False).eval()
         self.weights, self.averages = flatten(model), flatten(self.average)
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
         self.optimizer = kind(

@@ -1,0 +1,100 @@
+"""CGCNN: gated convolutions (Xie and Grossman, PRL 120, 145301, 2018; arXiv 1710.10324).
+
+Departures: atoms have energies, which are added, where the paper averages atoms' features; all
+neighbors within the cutoff count, where it takes the twelve nearest; and a message goes to zero
+at the cutoff, where in the paper it jumps, and with it energy and forces.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gradpot.graph import Graph
+from gradpot.nn.activations import Activation
+from gradpot.nn.activations import activation as activation_by_name
+from gradpot.nn.mlp import MLP, linear
+from gradpot.nn.norm import NORMS
+from gradpot.nn.radial import FILTERS, GaussianBasis, envelope
+from gradpot.nn.segment import sum_pairs
+
+N_ELEMENTS = 119
+# of the gates' bias b_f
+CLOSED = -2.0
+
+
+class CGCNN(nn.Module):
+    """Atom energies from atom features and distances.
+
+    Args:
+        cutoff: in Å.
+        width: features of an atom.
+        n_layers: convolutions.
+        n_radial: Gaussians from 0 to the cutoff, of the bond features u_ij.
+        activation: a name of `ACTIVATIONS`; published with `softplus`.
+        norm: "batch" as published, for the gates' inputs and for the sum of messages; "none".
+        filter: "mlp" evaluates the part of the gates that is linear in u_ij on every pair,
+            "spline" interpolates it (`nn.radial`).
+    """
+
+    def __init__(
+        self,
+        cutoff: float = 5.0,
+        width: int = 64,
+        n_layers: int = 3,
+        n_radial: int = 20,
+        activation: str = "softplus",
+        norm: str = "none",
+        filter: str = "spline",
+    ):
+        super().__init__()
+        phi = activation_by_name(activation)
+        self.cutoff = cutoff
+        self.embedding = nn.Embedding(N_ELEMENTS, width)
+        networks = [linear(n_radial, 2 * width, bias=False) for _ in range(n_layers)]
+        self.filters = FILTERS[filter](GaussianBasis(n_radial, cutoff), networks, width, cutoff)
+        self.convolutions = nn.ModuleList(Convolution(width, phi, norm) for _ in range(n_layers))
+        self.readout = MLP([width, width, 1], phi)
+
+    def forward(self, graph: Graph) -> Float[Tensor, "n_atoms"]:
+        r = graph.pair_vec.norm(dim=-1)
+        fade = envelope(r, self.cutoff)
+        v = self.embedding(graph.numbers)
+        for convolution, bond in zip(self.convolutions, self.filters(r), strict=True):
+            v = convolution(v, bond, fade, graph.pair_index)
+        return self.readout(v).squeeze(-1)
+
+
+class Convolution(nn.Module):
+    """Equation 5: v_i + Σ_j σ(z_ij W_f + b_f) ⊙ g(z_ij W_s + b_s), z_ij = v_i ⊕ v_j ⊕ u_ij.
+
+    z_ij W is a sum of three parts, of which those of v_i and v_j are products for each atom, and
+    the third is a filter of the distance: on edges there are sums only.
+    """
+
+    def __init__(self, width: int, activation: Activation, norm: str):
+        super().__init__()
+        self.width = width
+        self.own = linear(width, 2 * width)
+        self.other = linear(width, 2 * width, bias=False)
+        # nearly closed at first, or sums over neighbors grow from layer to layer
+        nn.init.constant_(self.own.bias[:width], CLOSED)
+        self.gate_norm, self.core_norm = NORMS[norm](width), NORMS[norm](width)
+        self.sum_norm = NORMS[norm](width)
+        self.activation = activation
+
+    def forward(self, v, bond, fade, pair_index) -> Float[Tensor, "n_atoms width"]:
+        center, neighbor = pair_index
+        own, other = (layer(v).split(self.width, dim=-1) for layer in (self.own, self.other))
+        gates, cores = (
+            norm(
+                own[k].index_select(0, center) + other[k].index_select(0, neighbor) + bond[k],
+                own[k].index_select(0, neighbor) + other[k].index_select(0, center) + bond[k],
+            )
+            for k, norm in enumerate((self.gate_norm, self.core_norm))
+        )
+        to_center, to_neighbor = (
+            torch.sigmoid(gate) * self.activation(core) * fade
+            for gate, core in zip(gates, cores, strict=True)
+        )
+        total = sum_pairs(to_center, to_neighbor, pair_index, v.shape[0])
+        return v + self.sum_norm(total)[0]

@@ -1,0 +1,144 @@
+"""ForceNet: messages that see directions (Hu et al., 2021, arXiv 2103.01436).
+
+The network knows no symmetry: it learns from structures that are turned at random what a
+rotation does. As published it gives forces directly; they may as well be the gradient of its
+energy.
+
+Departures: the edge's functions of the distance are Bessel functions, where the paper has sines
+of the distance, and of the distance less the atoms' radii; elements have an embedding of their
+own, where it maps nine of their properties; a message goes to zero at the cutoff with two
+derivatives, where it does with none; an atom without neighbors feels no force.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gradpot.graph import Graph
+from gradpot.nn.activations import Activation, gain
+from gradpot.nn.activations import activation as activation_by_name
+from gradpot.nn.harmonics import N_EVEN, N_ODD, harmonics
+from gradpot.nn.mlp import MLP, linear
+from gradpot.nn.norm import NORMS
+from gradpot.nn.radial import BesselBasis, envelope
+from gradpot.nn.segment import sum_pairs
+
+N_ELEMENTS = 119
+# gains: a message is a product of two features, summed over neighbors, and would double its power
+# from layer to layer; the functions of an edge are small
+QUIET, LOUD = 0.2, 3.0
+
+
+class ForceNet(nn.Module):
+    """Atom energies, and forces if they are asked for directly, from features and edge vectors.
+
+    Args:
+        cutoff: in Å.
+        width: features of an atom, and of a filter; published with 512.
+        n_layers: interaction blocks; published with 5.
+        n_radial: Bessel functions, each times the nine spherical harmonics of degree 0, 1 and 2.
+        activation: a name of `ACTIVATIONS`; published with swish, `silu`.
+        norm: "batch" as published, in the networks that update atoms and give forces; "none".
+        forces: "gradient" of the energy, or "direct" as published: not the gradient of anything.
+    """
+
+    invariant = False
+
+    def __init__(
+        self,
+        cutoff: float = 5.0,
+        width: int = 64,
+        n_layers: int = 3,
+        n_radial: int = 8,
+        activation: str = "silu",
+        norm: str = "none",
+        forces: str = "gradient",
+    ):
+        super().__init__()
+        phi = activation_by_name(activation)
+        self.cutoff, self.width, self.direct = cutoff, width, forces == "direct"
+        self.embedding = nn.Embedding(N_ELEMENTS, width)
+        self.basis = BesselBasis(n_radial, cutoff)
+        self.even = linear(N_EVEN * n_radial, n_layers * width, LOUD, bias=False)
+        self.odd = linear(N_ODD * n_radial, n_layers * width, LOUD, bias=False)
+        self.interactions = nn.ModuleList(Interaction(width, phi, norm) for _ in range(n_layers))
+        self.last = linear(width, width)
+        self.activation = phi
+        self.energy = linear(width, 1, gain(phi))
+        if self.direct:
+            self.forces = Update(width, 3, phi, norm)
+
+    def forward(self, graph: Graph) -> Tensor | tuple[Tensor, Tensor]:
+        """Atom energies [n_atoms]; with direct forces [n_atoms, 3] if the model has them."""
+        r = graph.pair_vec.norm(dim=-1)
+        fade = envelope(r, self.cutoff)
+        h = self.embedding(graph.numbers)
+        for interaction, edges in zip(self.interactions, self.edges(graph, r), strict=True):
+            h = h + interaction(h, edges, fade, graph.pair_index)
+        h = self.activation(self.last(h))
+        atom_energy = self.energy(h).squeeze(-1)
+        if not self.direct:
+            return atom_energy
+        n_near = sum_pairs(fade, fade, graph.pair_index, h.shape[0])
+        return atom_energy, self.forces(h) * (n_near / (1.0 + n_near))
+
+    def edges(self, graph: Graph, r: Float[Tensor, "n_pairs"]) -> list[tuple[Tensor, Tensor]]:
+        """What each layer's filter is told of a pair: as its center sees it, as its neighbor does.
+
+        The basis "sphall" of the paper, harmonics of the direction times functions of the
+        distance. Seen from the other end, harmonics of odd degree change their sign.
+        """
+        radial = self.basis(r)[:, None, :]
+        even, odd = (
+            layer((angular[:, :, None] * radial).flatten(1)).split(self.width, dim=-1)
+            for layer, angular in zip(
+                (self.even, self.odd), harmonics(graph.pair_vec / r[:, None]), strict=True
+            )
+        )
+        return [(e + o, e - o) for e, o in zip(even, odd, strict=True)]
+
+
+class Interaction(nn.Module):
+    """Conditional filter convolution: m_t = μ ⊙ f(h_t) + Σ_s F(e_st, h_s, h_t) ⊙ f(h_s), updated.
+
+    The first layer of the filter network F is linear in the edge and in both atoms; the parts of
+    the atoms are products for each atom.
+    """
+
+    def __init__(self, width: int, activation: Activation, norm: str):
+        super().__init__()
+        self.own = linear(width, width)
+        self.other = linear(width, width, bias=False)
+        self.filter = MLP([width, width, width], activation)
+        self.before = linear(width, width)
+        self.center = nn.Parameter(torch.empty(width).uniform_(-1.0, 1.0))
+        self.update = Update(width, width, activation, norm)
+        self.activation = activation
+
+    def forward(self, h, edges, fade, pair_index) -> Float[Tensor, "n_atoms width"]:
+        center, neighbor = pair_index
+        own, other, before = self.own(h), self.other(h), self.before(h)
+        there = own.index_select(0, center) + other.index_select(0, neighbor) + edges[0]
+        back = own.index_select(0, neighbor) + other.index_select(0, center) + edges[1]
+        weights = self.filter(self.activation(torch.cat([there, back])))
+        to_center, to_neighbor = weights[: fade.shape[0]] * fade, weights[fade.shape[0] :] * fade
+        total = sum_pairs(
+            before.index_select(0, neighbor) * to_center,
+            before.index_select(0, center) * to_neighbor,
+            pair_index,
+            h.shape[0],
+        )
+        return self.update(total + self.center * before)
+
+
+class Update(nn.Module):
+    """Linear, norm, activation, linear: of an atom's message, and the decoder of forces."""
+
+    def __init__(self, width: int, n_out: int, activation: Activation, norm: str):
+        super().__init__()
+        self.first, self.norm = linear(width, width), NORMS[norm](width)
+        self.second = linear(width, n_out, QUIET * gain(activation))
+        self.activation = activation
+
+    def forward(self, x: Float[Tensor, "n_atoms width"]) -> Float[Tensor, "n_atoms n_out"]:
+        return self.second(self.activation(self.norm(self.first(x))[0]))

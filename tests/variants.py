@@ -1,0 +1,34 @@
+"""Every model in every form that its own arguments of `NAMES` give it: filters, norms, forces."""
+
+import inspect
+from itertools import product
+from typing import Any
+
+import pytest
+from torch import nn
+
+from gradpot.models import MODELS, NAMES, build
+
+FORMS = {key: names for key, names in NAMES.items() if key != "activation"}
+
+
+def forms(name: str) -> list[dict[str, str]]:
+    """All combinations of a model's named choices."""
+    parameters = inspect.signature(MODELS[name]).parameters
+    own = {key: names for key, names in FORMS.items() if key in parameters}
+    return [dict(zip(own, values, strict=True)) for values in product(*own.values())]
+
+
+VARIANTS = [
+    pytest.param((name, form), id="-".join([name, *form.values()]))
+    for name in MODELS
+    for form in forms(name)
+]
+
+
+def small(variant: tuple[str, dict[str, str]], **sizes: Any) -> nn.Module:
+    """A model in one of its forms, in float64; sizes that it does not have are left out."""
+    name, form = variant
+    parameters = inspect.signature(MODELS[name]).parameters
+    known = {key: value for key, value in sizes.items() if key in parameters}
+    return build(name, **form, **known).double()
