@@ -7,13 +7,18 @@ from typing import Any
 from torch import nn
 
 from gradpot.errors import InputError, unknown
+from gradpot.models.dimenet import DimeNetPlusPlus
 from gradpot.models.painn import PaiNN
 from gradpot.models.schnet import SchNet
 from gradpot.nn.activations import ACTIVATIONS
 from gradpot.nn.radial import FILTERS
 
-MODELS: dict[str, type[nn.Module]] = {"schnet": SchNet, "painn": PaiNN}
-NAMES = {"filter": FILTERS, "activation": ACTIVATIONS}
+MODELS: dict[str, type[nn.Module]] = {
+    "schnet": SchNet,
+    "painn": PaiNN,
+    "dimenet++": DimeNetPlusPlus,
+}
+NAMES = {"filter": FILTERS, "activation": ACTIVATIONS, "output_activation": ACTIVATIONS}
 # readouts halve the width; Gaussians lie cutoff/(n_radial - 1) apart
 SMALLEST = {"width": 2, "n_radial": 2}
 KINDS = {int: "a whole number", float: "a number", str: "a name"}

@@ -66,6 +66,18 @@ def cosine_cutoff(r: Float[Tensor, "n"], cutoff: float) -> Float[Tensor, "n"]:
     return 0.5 * (torch.cos(r.clamp(max=cutoff) * (pi / cutoff)) + 1.0)
 
 
+def polynomial_cutoff(x: Float[Tensor, "n"], p: int) -> Float[Tensor, "n"]:
+    """1 − ½(p+1)(p+2)xᵖ + p(p+2)xᵖ⁺¹ − ½p(p+1)xᵖ⁺²: from 1 at 0 to 0 at x = 1, for 0 ≤ x ≤ 1.
+
+    DimeNet, arXiv 2003.03123, equation 8; value, slope and curvature vanish at 1. As a product
+    whose factors do not cancel.
+    """
+    rest = torch.zeros_like(x)
+    for k in reversed(range(p)):
+        rest = rest * x + 0.5 * (k + 1) * (k + 2)
+    return (1.0 - x) ** 3 * rest
+
+
 def bspline_grid(n_control: int, cutoff: float) -> Float[Tensor, "n_control"]:
     """Where the control points of `interpolate` lie, in Å: one below 0, the last two below r_c."""
     return torch.arange(-1, n_control - 1) * (cutoff / n_control)
