@@ -12,11 +12,11 @@ import torch
 from gradpot.compile import example_batch, has_compiler, tensors, trace
 from gradpot.data.dataset import Dataset, batch, dataset
 from gradpot.data.source import read
-from gradpot.models import MODELS, build
-from gradpot.nn.radial import FILTERS
+from gradpot.models import build
 from gradpot.train.loss import Weights, penalty, weighted
 from gradpot.train.state import flatten
 from gradpot.train.step import gradients
+from kinds import KINDS, small
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +24,11 @@ def molecules() -> Dataset:
     return dataset(read("ethanol").take(np.arange(40)), 5.0, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("filter", FILTERS)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("model", "filter"), KINDS)
 def test_trace_equals_eager(model, filter, molecules):
     torch.manual_seed(0)
-    network = build(model, width=8, n_layers=2, n_radial=6, filter=filter).double()
+    network = small(model, filter=filter).double()
+    molecules = molecules._replace(triplets=getattr(network, "uses_triplets", False))
     loss = partial(
         weighted, weights=Weights(1, 1, 0), scale=1.3, length=1.0, penalty=penalty("huber", 0.1)
     )

@@ -12,17 +12,15 @@ from ase import Atoms
 from ase.build import molecule
 from numpy.testing import assert_allclose
 
-from gradpot import Calculator, InputError, Potential, build, package, save
+from gradpot import Calculator, InputError, Potential, package, save
 from gradpot.compile import has_compiler
 from gradpot.errors import RunError
-from gradpot.graph import Graph, from_atoms, join
-from gradpot.models import MODELS
-from gradpot.nn.radial import FILTERS
+from gradpot.graph import Graph, from_atoms, join, with_triplets
 from gradpot.package import CompiledPotential, compile_potential
+from kinds import KINDS, small
 from lj import LennardJones
 
 CUTOFF = 4.0
-SMALL = {"cutoff": CUTOFF, "width": 8, "n_radial": 6}
 REFERENCES = {1: -13.6, 6: -1030.0, 8: -2040.0, 11: -1.0, 17: -2.0}
 
 needs_compiler = pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
@@ -32,7 +30,7 @@ def potential_of(
     model: str = "schnet", filter: str = "spline", n_layers: int = 1, seed: int = 0
 ) -> Potential:
     torch.manual_seed(seed)
-    network = build(model, filter=filter, n_layers=n_layers, **SMALL).double()
+    network = small(model, filter=filter, n_layers=n_layers, cutoff=CUTOFF).double()
     return Potential(network, REFERENCES, scale=0.7).eval()
 
 
@@ -72,15 +70,17 @@ def hydrogens(n: int, spacing: float) -> Atoms:
     return Atoms("H" * n, [[spacing * i, 0.1 * i**2, 0.0] for i in range(n)])
 
 
-@pytest.mark.parametrize("filter", FILTERS)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("model", "filter"), KINDS)
 def test_exported_equals_eager(model, filter, ethanol, crystal):
     """What is handed to the C++ compiler, at sizes that it was not traced with."""
     potential = potential_of(model, filter, n_layers=2)
     program = package.exported(potential, torch.float64).module()
     for one in (graph(ethanol), graph(crystal), join([graph(ethanol), graph(crystal)])):
         cell = torch.cat([one.cell, one.cell.new_zeros(1, 3, 3)])
-        got = program(one.numbers, one.pair_index, one.pair_vec, one.batch, cell)
+        inputs = [one.numbers, one.pair_index, one.pair_vec, one.batch, cell]
+        if potential.uses_triplets:
+            inputs.append(with_triplets(one).triplets)
+        got = program(*inputs)
         expected = potential(one)
         for a, b in zip(got, expected, strict=True):
             a = a if a.shape[0] == b.shape[0] else a[:-1]
@@ -310,8 +310,7 @@ def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch):
 
 @needs_compiler
 @pytest.mark.slow
-@pytest.mark.parametrize("filter", FILTERS)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("model", "filter"), KINDS)
 def test_every_model_in_both_precisions(model, filter, ethanol, crystal, tmp_path):
     potential = potential_of(model, filter, n_layers=3)
     tolerance = {torch.float64: 1e-10, torch.float32: 1e-5}

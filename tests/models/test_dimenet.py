@@ -23,7 +23,7 @@ def theirs(monkeypatch):
 
     monkeypatch.setattr(dimenet, "triplets", triplets)
     torch.manual_seed(0)
-    return DimeNetPlusPlus(
+    model = DimeNetPlusPlus(
         hidden_channels=SIZES["width"],
         out_channels=1,
         num_blocks=SIZES["n_layers"],
@@ -35,6 +35,11 @@ def theirs(monkeypatch):
         cutoff=CUTOFF,
         output_initializer="glorot_orthogonal",
     ).double()
+    # zero at the start
+    for name, weight in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(weight, std=0.2)
+    return model
 
 
 def triplets(edge_index, num_nodes):
@@ -106,7 +111,5 @@ def test_equals_pyg_with_copied_weights(theirs, ethanol, monkeypatch):
     (slope,) = torch.autograd.grad(energy.sum(), positions)
     assert slope.abs().max() > 0.1
     torch.testing.assert_close(got.energy, energy.detach(), rtol=1e-6, atol=1e-6)
-    # theirs has no slope where the angle is straight: atan2 at the end of its range
-    bent = slope.isfinite().all(dim=-1)
-    torch.testing.assert_close(got.forces[bent], -slope[bent], rtol=1e-5, atol=1e-5)
-    assert bent[:9].all()
+    scale = slope.square().mean().sqrt().item()
+    torch.testing.assert_close(got.forces, -slope, rtol=1e-5, atol=1e-5 * scale)
