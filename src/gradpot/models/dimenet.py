@@ -44,19 +44,20 @@ class DimeNetPlusPlus(nn.Module):
     """
 
     uses_triplets = True
+    spread: Tensor
 
     def __init__(
         self,
         cutoff: float = 5.0,
-        width: int = 128,
-        n_layers: int = 4,
+        width: int = 64,
+        n_layers: int = 3,
         n_radial: int = 6,
         n_spherical: int = 7,
         activation: str = "silu",
         output_activation: str = "silu",
-        triplet_width: int = 64,
+        triplet_width: int = 32,
         basis_width: int = 8,
-        output_width: int = 256,
+        output_width: int = 64,
         envelope: int = 6,
         n_before_skip: int = 1,
         n_after_skip: int = 2,
@@ -67,6 +68,8 @@ class DimeNetPlusPlus(nn.Module):
         self.cutoff, self.envelope = cutoff, envelope
         self.frequencies = nn.Parameter(pi * torch.arange(1.0, n_radial + 1))
         self.bessel = SphericalBessel(n_spherical, n_radial)
+        spread = torch.eye(n_spherical).repeat_interleave(n_radial, dim=1)
+        self.register_buffer("spread", spread, persistent=False)
         self.embedding = nn.Embedding(N_ELEMENTS, width)
         self.filters = Filters(n_radial, basis_width, width, n_layers)
         self.turns = linear(n_spherical * n_radial, n_layers * basis_width, bias=False)
@@ -84,7 +87,7 @@ class DimeNetPlusPlus(nn.Module):
         u = polynomial_cutoff(x, self.envelope) / x
         first, inner, outer = self.filters(u[:, None] * torch.sin(x[:, None] * self.frequencies))
         source, target = turns(graph)
-        basis = turn_basis(self.bessel(x) * u[:, None, None], graph.pair_vec / r[:, None], graph)
+        basis = turn_basis(self.bessel(x, u), self.spread, graph.pair_vec / r[:, None], graph)
         bases = self.turns(basis).chunk(len(inner), dim=-1)
 
         m = self.first(self.embedding(graph.numbers), first, graph.edge_index)
@@ -100,13 +103,15 @@ class DimeNetPlusPlus(nn.Module):
 def turns(graph: Graph) -> tuple[Int[Tensor, "n_turns"], Int[Tensor, "n_turns"]]:
     """Edges of the messages k → j and j → i of every triplet, one way and then the other."""
     a, b = graph.triplets.unbind(0)
-    n_pairs, n_edges = graph.pair_vec.shape[0], graph.edge_vec.shape[0]
-    source, onward = torch.cat([b, a]), torch.cat([a, b])
-    return source, (onward + n_pairs) % n_edges
+    n_pairs = graph.pair_vec.shape[0]
+    onward = torch.cat([a, b])
+    # the edge back; no remainder, which would be divided for again in every column
+    return torch.cat([b, a]), torch.where(onward < n_pairs, onward + n_pairs, onward - n_pairs)
 
 
 def turn_basis(
-    radial: Float[Tensor, "n_pairs n_spherical n_radial"],
+    radial: Float[Tensor, "n_pairs n_basis"],
+    spread: Float[Tensor, "n_spherical n_basis"],
     direction: Float[Tensor, "n_pairs 3"],
     graph: Graph,
 ) -> Float[Tensor, "n_turns n_basis"]:
@@ -115,14 +120,20 @@ def turn_basis(
     r is the length of the first of the two edges, α the angle by which the message turns (0 if it
     goes straight on): as in the published code, where the paper has π − α. The same both ways,
     for which it is computed once.
+
+    Args:
+        radial: with the envelope.
+        spread: which columns of the basis belong to which degree l, as ones. A product, because
+            the compiler keeps its result.
     """
     a, b = graph.triplets.unbind(0)
+    n_pairs = direction.shape[0]
     edge = opposite(direction)
     cosine = -(edge.index_select(0, a) * edge.index_select(0, b)).sum(-1)
-    angular = harmonics(cosine, radial.shape[1])
-    pair = torch.cat([b, a]) % direction.shape[0]
-    source = radial.index_select(0, pair).unflatten(0, (2, a.shape[0]))
-    return (source * angular[:, :, None]).flatten(0, 1).flatten(1)
+    angular = harmonics(cosine, spread.shape[0]) @ spread
+    source = torch.cat([b, a])
+    pair = torch.where(source < n_pairs, source, source - n_pairs)
+    return (radial.index_select(0, pair).unflatten(0, (2, a.shape[0])) * angular).flatten(0, 1)
 
 
 def sum_messages(
@@ -242,7 +253,8 @@ class Outputs(nn.Module):
         self.up = stacked(n_blocks, n_in, n_up)
         self.hidden = nn.ParameterList(stacked(n_blocks, *pair) for pair in pairwise(sizes[1:]))
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(n_blocks, 1, n)) for n in hidden)
-        self.last = stacked(n_blocks, sizes[-1], 1, gain(activation))
+        # published with zeros: no forces to begin with; these are of the size of the labels
+        self.last = stacked(n_blocks, sizes[-1], 1, 0.1 * gain(activation))
         self.activation = activation
 
     def forward(self, sums: Float[Tensor, "n_blocks n_atoms width"]) -> Float[Tensor, "n_atoms"]:

@@ -46,15 +46,16 @@ class SphericalBessel(nn.Module):
         cosines = np.cos(np.arange(n_terms)[:, None] * np.arccos(node))
         coefficients = 2.0 / n_terms * cosines @ values.reshape(n_terms, -1)
         coefficients[0] *= 0.5
-        self.shape = zeros.shape
         self.register_buffer("order", torch.arange(float(n_terms)), persistent=False)
         table = torch.from_numpy(coefficients).to(torch.get_default_dtype())
         self.register_buffer("coefficients", table, persistent=False)
 
-    def forward(self, x: Float[Tensor, "n"]) -> Float[Tensor, "n n_spherical n_radial"]:
-        """For 0 ≤ x ≤ 1."""
+    def forward(
+        self, x: Float[Tensor, "n"], envelope: Float[Tensor, "n"]
+    ) -> Float[Tensor, "n n_basis"]:
+        """Times an envelope, for 0 ≤ x ≤ 1; n runs faster than l."""
         angle = torch.acos((x - 0.5) * (1.0 / (0.5 + MARGIN)))
-        return (torch.cos(angle[:, None] * self.order) @ self.coefficients).unflatten(1, self.shape)
+        return (envelope[:, None] * torch.cos(angle[:, None] * self.order)) @ self.coefficients
 
 
 def bessel_zeros(n_spherical: int, n_radial: int) -> Float[np.ndarray, "n_spherical n_radial"]:
