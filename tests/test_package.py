@@ -310,6 +310,22 @@ def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch):
 
 @needs_compiler
 @pytest.mark.slow
+def test_angles_compiled_for_every_size(ethanol, crystal, tmp_path):
+    """Triplets may be none, one or many; the compiler has seen neither size."""
+    potential = potential_of("dimenet++", "none")
+    compile_potential(potential, tmp_path / "model.pt2", torch.float32)
+    compiled = Calculator(tmp_path / "model.pt2")
+    eager = Calculator(potential, dtype=torch.float32, compile=False)
+    few = [hydrogens(n, spacing) for n in (1, 2, 3) for spacing in (0.9, 2.5, 10.0)]
+    for atoms in (*few, ethanol, crystal, crystal * (2, 1, 1), molecule("H2O"), few[0]):
+        assert_allclose(compiled.get_forces(atoms), eager.get_forces(atoms), atol=1e-5)
+        energy = eager.get_potential_energy(atoms)
+        assert compiled.get_potential_energy(atoms) == pytest.approx(energy, abs=1e-5)
+    assert np.abs(eager.get_forces(ethanol)).max() > 0.1
+
+
+@needs_compiler
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "filter"), KINDS)
 def test_every_model_in_both_precisions(model, filter, ethanol, crystal, tmp_path):
     potential = potential_of(model, filter, n_layers=3)

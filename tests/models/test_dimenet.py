@@ -3,11 +3,10 @@
 import pytest
 import torch
 from ase import Atoms
-from ase.build import bulk, molecule
+from ase.build import molecule
 
-from gradpot.graph import Graph, from_atoms, join, with_triplets
+from gradpot.graph import from_atoms, join
 from gradpot.models import build
-from gradpot.nn.segment import sum_by
 from gradpot.potential import predict
 
 CUTOFF = 5.0

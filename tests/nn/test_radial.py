@@ -17,6 +17,7 @@ from gradpot.nn.radial import (
     bspline_grid,
     cosine_cutoff,
     interpolate,
+    polynomial_cutoff,
     tabulate,
 )
 
@@ -69,6 +70,18 @@ def test_bessel_is_finite_at_zero():
 def test_cosine_cutoff():
     r = torch.tensor([0.0, CUTOFF / 2, CUTOFF, 7.0], dtype=torch.float64)
     np.testing.assert_allclose(cosine_cutoff(r, CUTOFF), [1, 0.5, 0, 0], atol=1e-12)
+
+
+@pytest.mark.parametrize("p", [1, 5, 6])
+def test_polynomial_cutoff(p):
+    """Equation 8 of DimeNet; where it falls to zero the formula's own terms cancel."""
+    x = torch.linspace(0, 1, 50, dtype=torch.float64)
+    powers = (p + 1) * (p + 2) / 2, p * (p + 2), p * (p + 1) / 2
+    expected = 1 - powers[0] * x**p + powers[1] * x ** (p + 1) - powers[2] * x ** (p + 2)
+    np.testing.assert_allclose(polynomial_cutoff(x, p), expected, atol=1e-13)
+    ends = torch.ones(1, dtype=torch.float64)
+    value, slope, bend = derivatives(lambda x: polynomial_cutoff(x, p)[:, None], ends)
+    assert (value.item(), slope.item(), bend.item()) == (0.0, 0.0, 0.0)
 
 
 def test_bspline_equals_scipy_to_the_second_derivative():

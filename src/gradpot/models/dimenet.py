@@ -151,9 +151,7 @@ class Filters(nn.Module):
         super().__init__()
         self.first = linear(n_radial, width)
         self.reduce = linear(n_radial, n_layers * basis_width, bias=False)
-        self.expand = nn.ModuleList(
-            linear(basis_width, width, bias=False) for _ in range(n_layers)
-        )
+        self.expand = nn.ModuleList(linear(basis_width, width, bias=False) for _ in range(n_layers))
         self.outer = linear(n_radial, (n_layers + 1) * width, bias=False)
 
     def forward(

@@ -86,4 +86,5 @@ def harmonics(cosine: Float[Tensor, "n"], n_spherical: int) -> Float[Tensor, "n 
             cosine * legendre[-1] * ((2 * n + 1) / (n + 1)) - legendre[-2] * (n / (n + 1))
         )
     norms = [sqrt((2 * n + 1) / (4 * pi)) for n in range(n_spherical)]
-    return torch.stack([p * norm for p, norm in zip(legendre, norms)], dim=1)
+    terms = zip(legendre[:n_spherical], norms, strict=True)
+    return torch.stack([p * norm for p, norm in terms], dim=1)
