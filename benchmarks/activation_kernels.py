@@ -32,8 +32,8 @@ from gradpot.data.references import least_squares
 from gradpot.data.source import read
 from gradpot.models import build
 from gradpot.nn.activations import ACTIVATIONS, FAMILIES, look_up
+from gradpot.process import keep_memory
 from gradpot.train.loss import Weights, penalty, weighted
-from gradpot.train.process import keep_memory
 from gradpot.train.state import flatten
 from gradpot.train.step import gradients
 

@@ -13,14 +13,13 @@ from gradpot.potential import Potential, predict
 from variants import VARIANTS, small
 
 CUTOFF = 4.0
-SMALL = {"cutoff": CUTOFF, "width": 8, "n_layers": 2, "n_radial": 6}
 REFERENCES = {1: -13.6, 6: -1030.0, 8: -2040.0, 11: -1.0, 17: -2.0, 18: 0.0}
 
 
 @pytest.fixture(params=VARIANTS)
 def potential(request) -> Potential:
     torch.manual_seed(0)
-    return Potential(small(request.param, **SMALL), REFERENCES, scale=0.7).eval()
+    return Potential(small(request.param, cutoff=CUTOFF), REFERENCES, scale=0.7).eval()
 
 
 @pytest.fixture
@@ -97,7 +96,8 @@ def test_rotation_and_reflection(invariant, crystal, reflect):
     turn = torch.from_numpy(turn)
     torch.testing.assert_close(after.energy, before.energy, rtol=0, atol=1e-9)
     torch.testing.assert_close(after.forces, before.forces @ turn.T, rtol=0, atol=1e-10)
-    torch.testing.assert_close(after.stress, turn @ before.stress @ turn.T, rtol=0, atol=1e-10)
+    stress = turn @ before.stress @ turn.T
+    torch.testing.assert_close(after.stress, stress, rtol=0, atol=1e-10, equal_nan=True)
 
 
 def test_translation(potential, crystal):
@@ -201,11 +201,13 @@ def test_float32_agrees_with_float64(potential, ethanol):
 
 
 def test_inputs_are_left_alone(potential, ethanol):
-    batch = with_triplets(graph(ethanol))
-    copies = [tensor.clone() for tensor in batch]
+    batch = graph(ethanol)
+    batch = with_triplets(batch) if potential.uses_triplets else batch
+    tensors = [tensor for tensor in batch if tensor is not None]
+    copies = [tensor.clone() for tensor in tensors]
     potential(batch)
     assert not batch.edge_vec.requires_grad
-    assert all(torch.equal(a, b) for a, b in zip(batch, copies, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(tensors, copies, strict=True))
 
 
 def test_saved_and_loaded_to_the_bit(potential, ethanol, tmp_path):

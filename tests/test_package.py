@@ -15,13 +15,12 @@ from numpy.testing import assert_allclose
 from gradpot import Calculator, InputError, Potential, package, save
 from gradpot.compile import has_compiler
 from gradpot.errors import RunError
-from gradpot.graph import Graph, from_atoms, join
+from gradpot.graph import Graph, from_atoms, join, with_triplets
 from gradpot.package import CompiledPotential, compile_potential
 from lj import LennardJones
 from variants import VARIANTS, small
 
 CUTOFF = 4.0
-SMALL = {"cutoff": CUTOFF, "width": 8, "n_radial": 6}
 REFERENCES = {1: -13.6, 6: -1030.0, 8: -2040.0, 11: -1.0, 17: -2.0}
 
 needs_compiler = pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
@@ -32,7 +31,7 @@ SCHNET = ("schnet", {"filter": "spline"})
 
 def potential_of(variant=SCHNET, n_layers: int = 1, seed: int = 0) -> Potential:
     torch.manual_seed(seed)
-    network = small(variant, n_layers=n_layers, **SMALL)
+    network = small(variant, n_layers=n_layers, cutoff=CUTOFF)
     return Potential(network, REFERENCES, scale=0.7).eval()
 
 
@@ -79,7 +78,10 @@ def test_exported_equals_eager(variant, ethanol, crystal):
     program = package.exported(potential, torch.float64).module()
     for one in (graph(ethanol), graph(crystal), join([graph(ethanol), graph(crystal)])):
         cell = torch.cat([one.cell, one.cell.new_zeros(1, 3, 3)])
-        got = program(one.numbers, one.pair_index, one.pair_vec, one.batch, cell)
+        inputs = [one.numbers, one.pair_index, one.pair_vec, one.batch, cell]
+        if potential.uses_triplets:
+            inputs.append(with_triplets(one).triplets)
+        got = program(*inputs)
         expected = potential(one)
         for a, b in zip(got, expected, strict=True):
             a = a if a.shape[0] == b.shape[0] else a[:-1]
@@ -305,6 +307,22 @@ def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch):
         compile_potential(potential_of(), tmp_path / "model.pt2")
     assert (tmp_path / "model.pt2").read_text() == "the old one"
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt2"]
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_angles_compiled_for_every_size(ethanol, crystal, tmp_path):
+    """Triplets may be none, one or many; the compiler has seen neither size."""
+    potential = potential_of(("dimenet++", {}))
+    compile_potential(potential, tmp_path / "model.pt2", torch.float32)
+    compiled = Calculator(tmp_path / "model.pt2")
+    eager = Calculator(potential, dtype=torch.float32, compile=False)
+    few = [hydrogens(n, spacing) for n in (1, 2, 3) for spacing in (0.9, 2.5, 10.0)]
+    for atoms in (*few, ethanol, crystal, crystal * (2, 1, 1), molecule("H2O"), few[0]):
+        assert_allclose(compiled.get_forces(atoms), eager.get_forces(atoms), atol=1e-5)
+        energy = eager.get_potential_energy(atoms)
+        assert compiled.get_potential_energy(atoms) == pytest.approx(energy, abs=1e-5)
+    assert np.abs(eager.get_forces(ethanol)).max() > 0.1
 
 
 @needs_compiler

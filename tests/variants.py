@@ -9,13 +9,13 @@ from torch import nn
 
 from gradpot.models import MODELS, NAMES, build
 
-FORMS = {key: names for key, names in NAMES.items() if key != "activation"}
+SIZES = {"width": 8, "n_layers": 2, "n_radial": 6, "triplet_width": 6, "output_width": 10}
 
 
 def forms(name: str) -> list[dict[str, str]]:
     """All combinations of a model's named choices."""
     parameters = inspect.signature(MODELS[name]).parameters
-    own = {key: names for key, names in FORMS.items() if key in parameters}
+    own = {key: names for key, names in NAMES.items() if key in parameters}
     return [dict(zip(own, values, strict=True)) for values in product(*own.values())]
 
 
@@ -27,8 +27,8 @@ VARIANTS = [
 
 
 def small(variant: tuple[str, dict[str, str]], **sizes: Any) -> nn.Module:
-    """A model in one of its forms, in float64; sizes that it does not have are left out."""
+    """A model in one of its forms, in float64; of the sizes, and `SIZES`, those that it has."""
     name, form = variant
     parameters = inspect.signature(MODELS[name]).parameters
-    known = {key: value for key, value in sizes.items() if key in parameters}
+    known = {key: value for key, value in (SIZES | sizes).items() if key in parameters}
     return build(name, **form, **known).double()

@@ -31,6 +31,13 @@ MODELS = {
     "schnet-128x6": {"name": "schnet", "width": 128, "n_layers": 6, "n_radial": 50},
     "painn-128x3": {"name": "painn", "width": 128, "n_layers": 3, "n_radial": 20},
     "painn-64x3": {"name": "painn", "width": 64, "n_layers": 3},
+    "dimenet++": {
+        "name": "dimenet++",
+        "width": 128,
+        "n_layers": 4,
+        "triplet_width": 64,
+        "output_width": 256,
+    },
 }
 MODES = {"train": ("eager", "compiled"), "call": ("eager", "compiled")}
 
@@ -40,7 +47,7 @@ def training(model: str, frames: Frames, mode: str) -> tuple[Callable[[], Tensor
     # as every run of training begins
     keep_memory()
     network = build(**MODELS[model], cutoff=CUTOFF)
-    data = graphs(frames)
+    data = graphs(frames)._replace(triplets=getattr(network, "uses_triplets", False))
     config = Train()
     state = State(network, config)
     loss = partial(

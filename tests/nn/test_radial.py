@@ -18,6 +18,7 @@ from gradpot.nn.radial import (
     cosine_cutoff,
     envelope,
     interpolate,
+    polynomial_cutoff,
     tabulate,
 )
 
@@ -78,6 +79,18 @@ def test_envelope_ends_without_slope_and_curvature():
     np.testing.assert_allclose(value.detach()[:, 0], [1, 0.5, 0, 0], atol=1e-12)
     np.testing.assert_allclose(slope.detach()[:, 0] * CUTOFF, [0, -1.875, 0, 0], atol=1e-12)
     np.testing.assert_allclose(bend.detach()[:, 0], 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("p", [1, 5, 6])
+def test_polynomial_cutoff(p):
+    """Equation 8 of DimeNet; where it falls to zero the formula's own terms cancel."""
+    x = torch.linspace(0, 1, 50, dtype=torch.float64)
+    powers = (p + 1) * (p + 2) / 2, p * (p + 2), p * (p + 1) / 2
+    expected = 1 - powers[0] * x**p + powers[1] * x ** (p + 1) - powers[2] * x ** (p + 2)
+    np.testing.assert_allclose(polynomial_cutoff(x, p), expected, atol=1e-13)
+    ends = torch.ones(1, dtype=torch.float64)
+    value, slope, bend = derivatives(lambda x: polynomial_cutoff(x, p)[:, None], ends)
+    assert (value.item(), slope.item(), bend.item()) == (0.0, 0.0, 0.0)
 
 
 def test_bspline_equals_scipy_to_the_second_derivative():

@@ -13,6 +13,7 @@ from torch import nn
 
 from gradpot.errors import InputError, unknown
 from gradpot.models.cgcnn import CGCNN
+from gradpot.models.dimenet import DimeNetPlusPlus
 from gradpot.models.forcenet import ForceNet
 from gradpot.models.gemnet import GemNetDT
 from gradpot.models.painn import PaiNN
@@ -26,6 +27,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "painn": PaiNN,
     "cgcnn": CGCNN,
     "forcenet": ForceNet,
+    "dimenet++": DimeNetPlusPlus,
     "gemnet-dt": GemNetDT,
 }
 FORCES = ("gradient", "direct")

@@ -5,6 +5,8 @@ neighbors within the cutoff count, where it takes the twelve nearest; and a mess
 at the cutoff, where in the paper it jumps, and with it energy and forces.
 """
 
+from copy import deepcopy
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -30,7 +32,7 @@ class CGCNN(nn.Module):
         width: features of an atom.
         n_layers: convolutions.
         n_radial: Gaussians from 0 to the cutoff, of the bond features u_ij.
-        activation: a name of `ACTIVATIONS`; published with `softplus`.
+        activation: see `nn.activations.activation`; published with `softplus`.
         norm: "batch" as published, for the gates' inputs and for the sum of messages; "none".
         filter: "mlp" evaluates the part of the gates that is linear in u_ij on every pair,
             "spline" interpolates it (`nn.radial`).
@@ -80,7 +82,7 @@ class Convolution(nn.Module):
         nn.init.constant_(self.own.bias[:width], CLOSED)
         self.gate_norm, self.core_norm = NORMS[norm](width), NORMS[norm](width)
         self.sum_norm = NORMS[norm](width)
-        self.activation = activation
+        self.activation = deepcopy(activation)
 
     def forward(self, v, bond, fade, pair_index) -> Float[Tensor, "n_atoms width"]:
         center, neighbor = pair_index

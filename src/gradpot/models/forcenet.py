@@ -10,6 +10,8 @@ own, where it maps nine of their properties; a message goes to zero at the cutof
 derivatives, where it does with none; an atom without neighbors feels no force.
 """
 
+from copy import deepcopy
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -37,7 +39,7 @@ class ForceNet(nn.Module):
         width: features of an atom, and of a filter; published with 512.
         n_layers: interaction blocks; published with 5.
         n_radial: Bessel functions, each times the nine spherical harmonics of degree 0, 1 and 2.
-        activation: a name of `ACTIVATIONS`; published with swish, `silu`.
+        activation: see `nn.activations.activation`; published with swish, `silu`.
         norm: "batch" as published, in the networks that update atoms and give forces; "none".
         forces: "gradient" of the energy, or "direct" as published: not the gradient of anything.
     """
@@ -63,7 +65,7 @@ class ForceNet(nn.Module):
         self.odd = linear(N_ODD * n_radial, n_layers * width, LOUD, bias=False)
         self.interactions = nn.ModuleList(Interaction(width, phi, norm) for _ in range(n_layers))
         self.last = linear(width, width)
-        self.activation = phi
+        self.activation = deepcopy(phi)
         self.energy = linear(width, 1, gain(phi))
         if self.direct:
             self.forces = Update(width, 3, phi, norm)
@@ -113,7 +115,7 @@ class Interaction(nn.Module):
         self.before = linear(width, width)
         self.center = nn.Parameter(torch.empty(width).uniform_(-1.0, 1.0))
         self.update = Update(width, width, activation, norm)
-        self.activation = activation
+        self.activation = deepcopy(activation)
 
     def forward(self, h, edges, fade, pair_index) -> Float[Tensor, "n_atoms width"]:
         center, neighbor = pair_index
@@ -138,7 +140,7 @@ class Update(nn.Module):
         super().__init__()
         self.first, self.norm = linear(width, width), NORMS[norm](width)
         self.second = linear(width, n_out, QUIET * gain(activation))
-        self.activation = activation
+        self.activation = deepcopy(activation)
 
     def forward(self, x: Float[Tensor, "n_atoms width"]) -> Float[Tensor, "n_atoms n_out"]:
         return self.second(self.activation(self.norm(self.first(x))[0]))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from gradpot.graph import Graph, with_triplets
 from gradpot.nn.activations import Activation, gain
 from gradpot.nn.activations import activation as activation_by_name
-from gradpot.nn.angular import legendre
+from gradpot.nn.angular import harmonics
 from gradpot.nn.mlp import linear
 from gradpot.nn.radial import BesselBasis, polynomial_cutoff
 from gradpot.nn.segment import sum_by
@@ -32,6 +32,8 @@ HALF = sqrt(0.5)
 SUM_SCALE = sqrt(1 / 8)
 # filters of the distance per angular function, published size
 CIRCULAR = 16
+# p of equation 8 of DimeNet
+ENVELOPE = 5
 
 
 class GemNetDT(nn.Module):
@@ -44,7 +46,8 @@ class GemNetDT(nn.Module):
         n_radial: Bessel functions; published with 6.
         n_spherical: Legendre polynomials of the angle; published with 7.
         triplet_width: of what edges tell each other; published with 64.
-        activation: see `nn.activations.activation`; scaled to unit second moment; published with `silu`.
+        activation: see `nn.activations.activation`, scaled to unit second moment; published with
+            `silu`.
         output_activation: of the output blocks.
         forces: "gradient", or "direct" as published: read off the edges, not the gradient of any
             energy.
@@ -85,7 +88,8 @@ class GemNetDT(nn.Module):
         r = graph.pair_vec.norm(dim=-1)
         direction = graph.edge_vec / torch.cat([r, r])[:, None]
         # a basis of unit size; what it is multiplied by the envelope comes back both ways
-        rbf = self.radial(r) * polynomial_cutoff(r / self.cutoff)[:, None] * (self.cutoff / pi)
+        fade = polynomial_cutoff((r / self.cutoff).clamp(max=1.0), ENVELOPE) * (self.cutoff / pi)
+        rbf = self.radial(r) * fade[:, None]
         triplets = self.triplets(rbf, direction, graph.triplets)
         rbf = torch.cat([rbf, rbf])
         h = self.embedding(graph.numbers)
@@ -106,7 +110,7 @@ class GemNetDT(nn.Module):
         assert index is not None
         one, other = index
         u, w = (direction.index_select(0, edge) for edge in index)
-        angular = legendre((u * w).sum(-1), self.angular)
+        angular = sqrt(4 * pi) * harmonics((u * w).sum(-1), self.angular)
         radial = self.circular(rbf).view(-1, CIRCULAR, self.angular)
         return Triplets(
             radial=torch.cat([radial, radial]),
@@ -134,7 +138,6 @@ class Dense(nn.Module):
         super().__init__()
         self.linear = linear(n_in, n_out, bias=False)
         self.activation, self.scale = deepcopy(activation), gain(activation)
-
 
     def forward(self, x: Float[Tensor, "n n_in"]) -> Float[Tensor, "n n_out"]:
         zero = self.activation(x.new_zeros(()))

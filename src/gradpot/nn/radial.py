@@ -66,15 +66,6 @@ def cosine_cutoff(r: Float[Tensor, "n"], cutoff: float) -> Float[Tensor, "n"]:
     return 0.5 * (torch.cos(r.clamp(max=cutoff) * (pi / cutoff)) + 1.0)
 
 
-def polynomial_cutoff(x: Float[Tensor, "n"], p: int = 5) -> Float[Tensor, "n"]:
-    """Fall from 1 at x = r/r_c = 0 to 0 at 1, where two derivatives vanish too; 0 beyond.
-
-    DimeNet, arXiv 2003.03123, equation 8.
-    """
-    a, b, c = (p + 1) * (p + 2) / 2, p * (p + 2), p * (p + 1) / 2
-    x = x.clamp(max=1.0)
-    return 1.0 - a * x**p + b * x ** (p + 1) - c * x ** (p + 2)
-
 def envelope(r: Float[Tensor, "n"], cutoff: float) -> Float[Tensor, "n 1"]:
     """1 − 10x³ + 15x⁴ − 6x⁵ of x = r/cutoff: from 1 to 0, flat and without curvature at both ends.
 
@@ -83,6 +74,18 @@ def envelope(r: Float[Tensor, "n"], cutoff: float) -> Float[Tensor, "n 1"]:
     x = (r / cutoff).clamp(max=1.0)
     powers = torch.stack([torch.ones_like(x), x**3, x**4, x**5], dim=1)
     return powers @ x.new_tensor([[1.0], [-10.0], [15.0], [-6.0]])
+
+
+def polynomial_cutoff(x: Float[Tensor, "n"], p: int) -> Float[Tensor, "n"]:
+    """1 − ½(p+1)(p+2)xᵖ + p(p+2)xᵖ⁺¹ − ½p(p+1)xᵖ⁺²: from 1 at 0 to 0 at x = 1, for 0 ≤ x ≤ 1.
+
+    DimeNet, arXiv 2003.03123, equation 8; value, slope and curvature vanish at 1. As a product
+    whose factors do not cancel.
+    """
+    rest = torch.zeros_like(x)
+    for k in reversed(range(p)):
+        rest = rest * x + 0.5 * (k + 1) * (k + 2)
+    return (1.0 - x) ** 3 * rest
 
 
 def bspline_grid(n_control: int, cutoff: float) -> Float[Tensor, "n_control"]:

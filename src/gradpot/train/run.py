@@ -22,9 +22,9 @@ from gradpot.data.stress import stress_label
 from gradpot.errors import InputError
 from gradpot.evaluate import evaluate, sizes, test_errors
 from gradpot.models import build, specification
-from gradpot.process import keep_memory, usage
 from gradpot.nn.norm import batch_norms
 from gradpot.potential import NOT_CONSERVATIVE
+from gradpot.process import keep_memory, usage
 from gradpot.train.board import with_board
 from gradpot.train.config import Config, Data, Train, read_json
 from gradpot.train.loop import Task, Watch, batches_per_epoch, fit

@@ -1,0 +1,269 @@
+"""DimeNet++: messages that turn (Gasteiger et al., arXiv 2003.03123 and 2011.14115).
+
+An edge from center i to neighbor j carries the message j → i. It is changed by the messages
+k → j, which depends on how far they turn to go on to i.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from itertools import pairwise
+from math import pi
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gradpot.graph import Graph, opposite, with_triplets
+from gradpot.nn.activations import Activation, gain
+from gradpot.nn.activations import activation as activation_by_name
+from gradpot.nn.angular import SphericalBessel, harmonics
+from gradpot.nn.mlp import linear
+from gradpot.nn.radial import polynomial_cutoff
+from gradpot.nn.segment import sum_by, sum_pairs
+
+N_ELEMENTS = 119
+
+
+class DimeNetPlusPlus(nn.Module):
+    """Atom energies from messages along edges, and the angles between two of them.
+
+    Args:
+        cutoff: in Å.
+        width: features of a message; published with 128.
+        n_layers: interaction blocks.
+        n_radial, n_spherical: Bessel functions of each degree; degrees.
+        activation: see `nn.activations.activation`.
+        output_activation: that of the output blocks, the only place where arXiv 2310.01649 puts
+            IReLU; published with `silu` everywhere.
+        triplet_width: features that pass from one message to another.
+        basis_width: functions that a basis is reduced to.
+        output_width: features of an atom in the output blocks.
+        envelope: p of equation 8, at least 1; larger ones fall later and steeper.
+        n_before_skip, n_after_skip: residual layers before and after the old message is added.
+        n_output_layers: hidden layers of an output block.
+    """
+
+    uses_triplets = True
+    spread: Tensor
+
+    def __init__(
+        self,
+        cutoff: float = 5.0,
+        width: int = 64,
+        n_layers: int = 3,
+        n_radial: int = 6,
+        n_spherical: int = 7,
+        activation: str = "silu",
+        output_activation: str = "silu",
+        triplet_width: int = 32,
+        basis_width: int = 8,
+        output_width: int = 64,
+        envelope: int = 6,
+        n_before_skip: int = 1,
+        n_after_skip: int = 2,
+        n_output_layers: int = 3,
+    ):
+        super().__init__()
+        phi = activation_by_name(activation)
+        self.cutoff, self.envelope = cutoff, envelope
+        self.frequencies = nn.Parameter(pi * torch.arange(1.0, n_radial + 1))
+        self.bessel = SphericalBessel(n_spherical, n_radial)
+        spread = torch.eye(n_spherical).repeat_interleave(n_radial, dim=1)
+        self.register_buffer("spread", spread, persistent=False)
+        self.embedding = nn.Embedding(N_ELEMENTS, width)
+        self.filters = Filters(n_radial, basis_width, width, n_layers)
+        self.turns = linear(n_spherical * n_radial, n_layers * basis_width, bias=False)
+        self.first = FirstMessage(width, phi)
+        sizes = (width, triplet_width, basis_width, n_before_skip, n_after_skip)
+        self.interactions = nn.ModuleList(Interaction(*sizes, phi) for _ in range(n_layers))
+        hidden = [output_width] * (n_output_layers + 1)
+        output_phi = activation_by_name(output_activation)
+        self.outputs = Outputs(n_layers + 1, [width, *hidden], output_phi)
+
+    def forward(self, graph: Graph) -> Float[Tensor, "n_atoms"]:
+        graph = with_triplets(graph)
+        r = graph.pair_vec.norm(dim=-1)
+        x = (r / self.cutoff).clamp(max=1.0)
+        u = polynomial_cutoff(x, self.envelope) / x
+        first, inner, outer = self.filters(u[:, None] * torch.sin(x[:, None] * self.frequencies))
+        source, target = turns(graph)
+        basis = turn_basis(self.bessel(x, u), self.spread, graph.pair_vec / r[:, None], graph)
+        bases = self.turns(basis).chunk(len(inner), dim=-1)
+
+        m = self.first(self.embedding(graph.numbers), first, graph.edge_index)
+        sums = [sum_messages(m, outer[0], graph)]
+        for interaction, radial, turn, out in zip(
+            self.interactions, inner, bases, outer[1:], strict=True
+        ):
+            m = interaction(m, radial, turn, source, target)
+            sums.append(sum_messages(m, out, graph))
+        return self.outputs(torch.stack(sums))
+
+
+def turns(graph: Graph) -> tuple[Int[Tensor, "n_turns"], Int[Tensor, "n_turns"]]:
+    """Edges of the messages k → j and j → i of every triplet, one way and then the other."""
+    a, b = graph.triplets.unbind(0)
+    n_pairs = graph.pair_vec.shape[0]
+    onward = torch.cat([a, b])
+    # the edge back; no remainder, which would be divided for again in every column
+    return torch.cat([b, a]), torch.where(onward < n_pairs, onward + n_pairs, onward - n_pairs)
+
+
+def turn_basis(
+    radial: Float[Tensor, "n_pairs n_basis"],
+    spread: Float[Tensor, "n_spherical n_basis"],
+    direction: Float[Tensor, "n_pairs 3"],
+    graph: Graph,
+) -> Float[Tensor, "n_turns n_basis"]:
+    """j_l(z_ln r/r_c) Y_l0(α) of every turn, arXiv 2003.03123, equation 6.
+
+    r is the length of the first of the two edges, α the angle by which the message turns (0 if it
+    goes straight on): as in the published code, where the paper has π − α. The same both ways,
+    for which it is computed once.
+
+    Args:
+        radial: with the envelope.
+        spread: which columns of the basis belong to which degree l, as ones. A product, because
+            the compiler keeps its result.
+    """
+    a, b = graph.triplets.unbind(0)
+    n_pairs = direction.shape[0]
+    edge = opposite(direction)
+    cosine = -(edge.index_select(0, a) * edge.index_select(0, b)).sum(-1)
+    angular = harmonics(cosine, spread.shape[0]) @ spread
+    source = torch.cat([b, a])
+    pair = torch.where(source < n_pairs, source, source - n_pairs)
+    return (radial.index_select(0, pair).unflatten(0, (2, a.shape[0])) * angular).flatten(0, 1)
+
+
+def sum_messages(
+    m: Float[Tensor, "n_edges width"], radial: Float[Tensor, "n_pairs width"], graph: Graph
+) -> Float[Tensor, "n_atoms width"]:
+    """Add up the filtered messages that arrive at each atom."""
+    there, back = (m.unflatten(0, (2, radial.shape[0])) * radial).unbind(0)
+    return sum_pairs(there, back, graph.pair_index, graph.numbers.shape[0])
+
+
+class Filters(nn.Module):
+    """All linear maps of the radial basis, as one product: a pair's are the same both ways."""
+
+    def __init__(self, n_radial: int, basis_width: int, width: int, n_layers: int):
+        super().__init__()
+        self.first = linear(n_radial, width)
+        self.reduce = linear(n_radial, n_layers * basis_width, bias=False)
+        self.expand = nn.ModuleList(linear(basis_width, width, bias=False) for _ in range(n_layers))
+        self.outer = linear(n_radial, (n_layers + 1) * width, bias=False)
+
+    def forward(
+        self, basis: Float[Tensor, "n_pairs n_radial"]
+    ) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor]]:
+        """For the first message, for each interaction, for each output: [n_pairs, width]."""
+        n_layers = len(self.expand)
+        reduce = self.reduce.weight.chunk(n_layers)
+        inner = [e.weight @ r for e, r in zip(self.expand, reduce, strict=True)]
+        weights = torch.cat([self.first.weight, *inner, self.outer.weight])
+        first, *others = F.linear(basis, weights).chunk(2 * n_layers + 2, dim=-1)
+        return first + self.first.bias, others[:n_layers], others[n_layers:]
+
+
+class FirstMessage(nn.Module):
+    """Of two elements and a distance; arXiv 2003.03123, section 5, embedding block.
+
+    What depends on one atom is computed for each atom, what depends on a pair for each pair.
+    """
+
+    def __init__(self, width: int, activation: Activation):
+        super().__init__()
+        self.atoms = linear(width, 2 * width, bias=False)
+        self.pairs = linear(width, width)
+        self.activation = deepcopy(activation)
+
+    def forward(self, x, radial, edge_index) -> Float[Tensor, "n_edges width"]:
+        at_center, at_neighbor = self.atoms(x).chunk(2, dim=-1)
+        center, neighbor = edge_index
+        pair = self.pairs(self.activation(radial))
+        ends = at_center.index_select(0, center) + at_neighbor.index_select(0, neighbor)
+        return self.activation(ends.unflatten(0, (2, pair.shape[0])) + pair).flatten(0, 1)
+
+
+class Residual(nn.Module):
+    """x + φ(W φ(W x))."""
+
+    def __init__(self, width: int, activation: Activation):
+        super().__init__()
+        self.first = linear(width, width)
+        self.second = linear(width, width)
+        self.activation = deepcopy(activation)
+
+    def forward(self, x: Float[Tensor, "n width"]) -> Float[Tensor, "n width"]:
+        return x + self.activation(self.second(self.activation(self.first(x))))
+
+
+class Interaction(nn.Module):
+    """Messages change by the messages that arrive before them; arXiv 2011.14115, figure 1."""
+
+    def __init__(
+        self,
+        width: int,
+        triplet_width: int,
+        basis_width: int,
+        n_before_skip: int,
+        n_after_skip: int,
+        activation: Activation,
+    ):
+        super().__init__()
+        # what stays on its edge, and what goes on to others
+        self.split = linear(width, 2 * width)
+        self.down = linear(width, triplet_width, bias=False)
+        self.turn = linear(basis_width, triplet_width, bias=False)
+        self.up = linear(triplet_width, width, bias=False)
+        self.before = nn.Sequential(*(Residual(width, activation) for _ in range(n_before_skip)))
+        self.skip = linear(width, width)
+        self.after = nn.Sequential(*(Residual(width, activation) for _ in range(n_after_skip)))
+        self.activation = deepcopy(activation)
+
+    def forward(
+        self,
+        m: Float[Tensor, "n_edges width"],
+        radial: Float[Tensor, "n_pairs width"],
+        turn: Float[Tensor, "n_turns basis_width"],
+        source: Int[Tensor, "n_turns"],
+        target: Int[Tensor, "n_turns"],
+    ) -> Float[Tensor, "n_edges width"]:
+        own, sent = self.activation(self.split(m)).chunk(2, dim=-1)
+        sent = (sent.unflatten(0, (2, radial.shape[0])) * radial).flatten(0, 1)
+        sent = self.activation(self.down(sent)).index_select(0, source) * self.turn(turn)
+        h = own + self.activation(self.up(sum_by(sent, target, m.shape[0])))
+        return self.after(m + self.activation(self.skip(self.before(h))))
+
+
+class Outputs(nn.Module):
+    """All output blocks at once: networks of equal sizes, one product for a layer of all.
+
+    Args:
+        n_blocks: blocks.
+        sizes: widths of what comes in, of the up-projection, and of each hidden layer.
+    """
+
+    def __init__(self, n_blocks: int, sizes: Sequence[int], activation: Activation):
+        super().__init__()
+        n_in, n_up, *hidden = sizes
+        self.up = stacked(n_blocks, n_in, n_up)
+        self.hidden = nn.ParameterList(stacked(n_blocks, *pair) for pair in pairwise(sizes[1:]))
+        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(n_blocks, 1, n)) for n in hidden)
+        # published with zeros: no forces to begin with; these are of the size of the labels
+        self.last = stacked(n_blocks, sizes[-1], 1, 0.1 * gain(activation))
+        self.activation = deepcopy(activation)
+
+    def forward(self, sums: Float[Tensor, "n_blocks n_atoms width"]) -> Float[Tensor, "n_atoms"]:
+        x = sums @ self.up
+        for weight, bias in zip(self.hidden, self.biases, strict=True):
+            x = self.activation(torch.baddbmm(bias, x, weight))
+        return (x @ self.last).sum(0).squeeze(-1)
+
+
+def stacked(n_blocks: int, n_in: int, n_out: int, gain: float = 1.0) -> nn.Parameter:
+    """Weights [n_blocks, n_in, n_out] as `linear` draws them."""
+    weights = [linear(n_in, n_out, gain, bias=False).weight.detach().T for _ in range(n_blocks)]
+    return nn.Parameter(torch.stack(weights))
