@@ -16,10 +16,12 @@ _HOME = {
     "Potential": "potential",
     "Properties": "graph",
     "build": "models",
+    "denormalize": "surgery",
     "load": "checkpoint",
     "predict": "potential",
     "read": "data.source",
     "save": "checkpoint",
+    "swap_activations": "surgery",
 }
 __all__ = [*_HOME, "__version__"]
 
