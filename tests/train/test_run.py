@@ -86,6 +86,7 @@ def test_results(finished):
         "energy_mae_meV_per_atom",
         "forces_mae_meV_A",
         "forces_rmse_meV_A",
+        "efwt",
         "n_frames",
     }
     assert keys <= results["test"].keys()
