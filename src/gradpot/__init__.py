@@ -16,6 +16,7 @@ _HOME = {
     "Potential": "potential",
     "Properties": "graph",
     "build": "models",
+    "check_derivatives": "derivatives",
     "denormalize": "surgery",
     "load": "checkpoint",
     "predict": "potential",
