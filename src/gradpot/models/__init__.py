@@ -1,5 +1,6 @@
 """One paper, one file: `Graph` → atom energies. `MODELS` names them, `build` makes one."""
 
+import importlib
 import inspect
 from math import isfinite
 from typing import Any
@@ -13,7 +14,14 @@ from gradpot.nn.activations import ACTIVATIONS
 from gradpot.nn.radial import FILTERS
 
 MODELS: dict[str, type[nn.Module]] = {"schnet": SchNet, "painn": PaiNN}
-NAMES = {"filter": FILTERS, "activation": ACTIVATIONS}
+# of other packages: file, which imports the package and has the name of its extra, and class
+EXTERNAL = {
+    "pyg/schnet": ("pyg", "SchNet"),
+    "pyg/dimenet++": ("pyg", "DimeNetPlusPlus"),
+    "schnetpack/schnet": ("schnetpack", "SchNet"),
+    "schnetpack/painn": ("schnetpack", "PaiNN"),
+}
+NAMES = {"filter": FILTERS, "activation": ACTIVATIONS, "output_activation": ACTIVATIONS}
 # readouts halve the width; Gaussians lie cutoff/(n_radial - 1) apart
 SMALLEST = {"width": 2, "n_radial": 2}
 KINDS = {int: "a whole number", float: "a number", str: "a name"}
@@ -23,23 +31,37 @@ def build(name: str, **arguments: object) -> nn.Module:
     """Make a model that remembers how it was made, in `.spec`, so that it can be saved.
 
     Args:
-        name: one of `MODELS`.
+        name: one of `MODELS`, or of `EXTERNAL`.
         arguments: of its class; what is left out takes the class's default.
 
     Raises:
-        InputError: the model, one of its arguments or a value is not known.
+        InputError: the model, one of its arguments or a value is not known, or it is of a package
+            that is not installed.
     """
     spec = specification(name, **arguments)
-    model = MODELS[name](**spec)
+    model = model_class(name)(**spec)
     model.spec = {"name": name, **spec}  # type: ignore[assignment]
     return model
 
 
+def model_class(name: str) -> type[nn.Module]:
+    """The class of a model; it may have to be imported."""
+    if name in MODELS:
+        return MODELS[name]
+    if name not in EXTERNAL:
+        raise unknown("model", name, (*MODELS, *EXTERNAL))
+    file, kind = EXTERNAL[name]
+    try:
+        return getattr(importlib.import_module(f"gradpot.models.external.{file}"), kind)
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f'model {name} needs {error.name}, which is not here: pip install "gradpot[{file}]"'
+        ) from None
+
+
 def specification(name: str, **arguments: object) -> dict[str, Any]:
     """All arguments of a model, checked, without making it."""
-    if name not in MODELS:
-        raise unknown("model", name, MODELS)
-    parameters = inspect.signature(MODELS[name]).parameters
+    parameters = inspect.signature(model_class(name)).parameters
     for key in arguments:
         if key not in parameters:
             raise unknown(f"argument of {name}", key, parameters)
