@@ -135,14 +135,16 @@ def test_they_can_be_exported_for_dynamics(model, ethanol):
 def test_trains_saves_loads_and_moves_atoms(name, tmp_path, ethanol):
     frames = ["data.n_train=20", "data.n_valid=10", "data.n_test=10", "train.valid_every=2"]
     sizes = [f"model.{key}={value}" for key, value in SMALL[name].items()]
-    keys = [f"model.name={name}", "model.activation=irelu", "train.epochs=6", "seed=1"]
+    # squares overflow in a deep network that is initialized for silu
+    activation = "ssp" if name == "pyg/dimenet++" else "irelu"
+    keys = [f"model.name={name}", f"model.activation={activation}", "train.epochs=6", "seed=1"]
     keys += ["train.warmup_steps=2", "train.learning_rate=2e-3"]
     results = train(
         config(override({}, [*frames, *sizes, *keys])), tmp_path / "run", say=lambda line: None
     )
     rows = [row["train_loss"] for row in gradpot.train.run.metrics(tmp_path / "run")]
     assert rows[-1] < rows[0]
-    assert results["model"]["activation"] == "irelu"
+    assert results["model"]["activation"] == activation
     potential = gradpot.load(tmp_path / "run" / "model.safetensors")
     assert potential.model.spec == results["model"]
     ethanol.calc = gradpot.Calculator(tmp_path / "run" / "model.safetensors", compile=False)

@@ -54,8 +54,9 @@ def model_class(name: str) -> type[nn.Module]:
     try:
         return getattr(importlib.import_module(f"gradpot.models.external.{file}"), kind)
     except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
         raise InputError(
-            f'model {name} needs {error.name}, which is not here: pip install "gradpot[{file}]"'
+            f'model {name} needs {package}, which is not here: pip install "gradpot[{file}]"'
         ) from None
 
 

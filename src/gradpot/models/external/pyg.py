@@ -167,12 +167,11 @@ def from_pyg(data: Data) -> Graph:
     Raises:
         InputError: something is missing, or an edge has no reverse.
     """
-    for name, value in (("z", data.z), ("edge_index", data.edge_index)):
-        if value is None:
-            raise InputError(f"this Data has no {name}; it has {', '.join(data.keys())}")
+    for wanted in (("z",), ("edge_index",), ("edge_vec", "pos")):
+        if not any(name in data for name in wanted):
+            found = ", ".join(data.keys())
+            raise InputError(f"this Data has no {' or '.join(wanted)}; it has {found}")
     neighbor, center = data.edge_index
-    if "edge_vec" not in data and data.pos is None:
-        raise InputError(f"this Data has neither edge_vec nor pos; it has {', '.join(data.keys())}")
     vectors = data.edge_vec if "edge_vec" in data else data.pos[neighbor] - data.pos[center]
     batch = torch.zeros_like(data.z) if data.batch is None else data.batch
     n_graphs = int(batch.max()) + 1 if batch.numel() else 0
