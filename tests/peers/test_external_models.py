@@ -1,6 +1,7 @@
 """Networks of PyTorch Geometric and SchNetPack inside gradpot: still themselves, and at work."""
 
 import importlib.util
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from gradpot.compile import example_batch, tensors, trace
 from gradpot.data.dataset import batch, dataset
 from gradpot.data.source import read
 from gradpot.graph import Graph, from_atoms, join
-from gradpot.models import EXTERNAL, build
+from gradpot.models import EXTERNAL, build, specification
 from gradpot.package import exported
 from gradpot.potential import Potential, predict
 from gradpot.train.config import config, override
@@ -241,3 +242,10 @@ def test_activations_reach_the_parts_they_are_for(name):
         energies.append(other(one))
     for i, a in enumerate(energies):
         assert all(not torch.allclose(a, b) for b in energies[:i])
+
+
+def test_the_page_lists_their_arguments(name):
+    page = Path(__file__).parents[2] / "docs" / "any-network.md"
+    row = next(line for line in page.read_text().splitlines() if line.startswith(f"| `{name}` |"))
+    said = dict(item.split("=") for item in row.split("|")[3].strip(" `").split())
+    assert said == {key: str(value) for key, value in specification(name).items()}

@@ -171,14 +171,17 @@ def from_pyg(data: Data) -> Graph:
         if not any(name in data for name in wanted):
             found = ", ".join(data.keys())
             raise InputError(f"this Data has no {' or '.join(wanted)}; it has {found}")
-    neighbor, center = data.edge_index
-    vectors = data.edge_vec if "edge_vec" in data else data.pos[neighbor] - data.pos[center]
-    batch = torch.zeros_like(data.z) if data.batch is None else data.batch
+    edge_index: Tensor = data["edge_index"].flip(0)
+    center, neighbor = edge_index
+    vectors = (
+        data["edge_vec"] if "edge_vec" in data else data["pos"][neighbor] - data["pos"][center]
+    )
+    batch = data["batch"] if "batch" in data else torch.zeros_like(data["z"])
     n_graphs = int(batch.max()) + 1 if batch.numel() else 0
-    cell = data.cell if "cell" in data else vectors.new_zeros(n_graphs, 3, 3)
-    pairs = _pairs(torch.stack([center, neighbor]), vectors)
-    edge_index, edge_vec = both_ways(data.edge_index.flip(0)[:, pairs]), opposite(vectors[pairs])
-    return Graph(data.z, edge_index, edge_vec, batch, cell.view(-1, 3, 3))
+    cell = data["cell"] if "cell" in data else vectors.new_zeros(n_graphs, 3, 3)
+    pairs = _pairs(edge_index, vectors)
+    edges = both_ways(edge_index[:, pairs]), opposite(vectors[pairs])
+    return Graph(data["z"], *edges, batch, cell.view(-1, 3, 3))
 
 
 def _pairs(edge_index: Tensor, edge_vec: Tensor) -> Tensor:

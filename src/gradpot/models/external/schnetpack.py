@@ -20,9 +20,9 @@ if not hasattr(torch.utils.data.dataloader, "T_co"):
 with warnings.catch_warnings():
     # of torch.jit.script, which it uses and torch deprecates
     warnings.simplefilter("ignore")
-    import schnetpack.nn as snn
-    from schnetpack import properties as key
-    from schnetpack import representation
+    import schnetpack.nn as snn  # type: ignore[import-not-found]
+    from schnetpack import properties as key  # type: ignore[import-not-found]
+    from schnetpack import representation  # type: ignore[import-not-found]
 
 N_ELEMENTS = 119
 
@@ -34,7 +34,7 @@ def _scatter_add(x: Tensor, idx_i: Tensor, dim_size: int, dim: int = 0) -> Tenso
 
 
 # the same as a TorchScript function, as it is there, has its sizes frozen when a step is traced
-snn.scatter._scatter_add = _scatter_add  # type: ignore[assignment]
+snn.scatter._scatter_add = _scatter_add  # type: ignore[attr-defined]
 
 
 class SchNet(nn.Module):
@@ -65,7 +65,7 @@ class SchNet(nn.Module):
             n_layers,
             snn.GaussianRBF(n_radial, cutoff),
             snn.CosineCutoff(cutoff),
-            max_z=N_ELEMENTS,
+            max_z=N_ELEMENTS,  # type: ignore[call-arg]
         )
         self.readout = snn.build_mlp(width, 1)
         swap_activations(self.representation, activation)
@@ -103,7 +103,7 @@ class PaiNN(nn.Module):
             n_layers,
             snn.GaussianRBF(n_radial, cutoff),
             snn.CosineCutoff(cutoff),
-            max_z=N_ELEMENTS,
+            max_z=N_ELEMENTS,  # type: ignore[call-arg]
         )
         self.readout = snn.build_mlp(width, 1)
         swap_activations(self.representation, activation)
