@@ -6,7 +6,7 @@ DEMO_BUDGET ?= train.max_minutes=2
 DEMO_PS ?= 5
 DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: install test test-slow lint demo clean
+.PHONY: install test test-slow test-peers lint demo clean
 
 install: .venv/installed
 
@@ -24,6 +24,17 @@ test: install
 test-slow: install
 	$(BIN)/pytest --numprocesses 2 -m "slow or not slow"
 
+# networks of other packages: with what they pull in, in an environment of their own
+test-peers: .venv-peers/installed
+	.venv-peers/bin/pytest --numprocesses 2 tests/peers
+
+.venv-peers/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable ".[dev,schnetpack]"
+	touch $@
+
 lint: install
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
@@ -40,4 +51,4 @@ demo: install
 	@echo "md/md.png; the potential is model.safetensors, the trajectory md/md.extxyz."
 
 clean:
-	rm -rf .venv dist build .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-peers dist build .pytest_cache .ruff_cache .hypothesis

@@ -12,6 +12,7 @@ from gradpot.data.frames import Frames
 from gradpot.data.source import read
 from gradpot.evaluate import blocks, evaluate, evaluate_file, sizes
 from gradpot.evaluate import test_errors as errors_of
+from gradpot.metrics import Within
 from gradpot.models import build
 from gradpot.potential import Potential
 
@@ -75,3 +76,12 @@ def test_it_says_what_was_trained_on(potential, tmp_path):
             any("3 of these frames are what this model was trained on" in s for s in said)
             == expected
         )
+
+
+def test_thresholds_reach_the_evaluation_of_a_file(potential, tmp_path):
+    checkpoint.save(potential, tmp_path / "model.safetensors")
+    shares = [
+        evaluate_file(tmp_path / "model.safetensors", "ethanol", within=within)["efwt"]
+        for within in (Within(0.0, 0.0), Within(1e9, 1e9))
+    ]
+    assert shares == [0.0, 1.0]

@@ -16,7 +16,8 @@ ALLOWED = {
     "neighbors": {"errors"},
     "nn": {"errors"},
     "graph": {"neighbors"},
-    "models": {"errors", "graph", "nn"},
+    "surgery": {"errors", "nn"},
+    "models": {"errors", "graph", "nn", "surgery"},
     "potential": {"errors", "graph", "nn"},
     "metrics": {"graph"},
     "checkpoint": {"errors", "models", "potential"},
@@ -26,6 +27,7 @@ ALLOWED = {
 }
 ABOVE = {"errors", "units", "graph", "potential", "checkpoint", "data", "neighbors", "evaluate"}
 ALLOWED |= dict.fromkeys(("calculator", "report", "label"), ABOVE)
+ALLOWED["derivatives"] = {"errors", "graph", "potential"}
 ALLOWED["package"] = {"checkpoint", "compile", "errors", "graph", "nn", "potential"}
 ALLOWED["calculator"] = ABOVE | {"package", "process"}
 ALLOWED |= {"signals": set(), "process": set(), "blowup": {"neighbors"}, "motion": set()}

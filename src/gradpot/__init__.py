@@ -16,10 +16,13 @@ _HOME = {
     "Potential": "potential",
     "Properties": "graph",
     "build": "models",
+    "check_derivatives": "derivatives",
+    "denormalize": "surgery",
     "load": "checkpoint",
     "predict": "potential",
     "read": "data.source",
     "save": "checkpoint",
+    "swap_activations": "surgery",
 }
 __all__ = [*_HOME, "__version__"]
 

@@ -71,7 +71,14 @@ def write_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor], header:
     """Write named tensors and a JSON header, all or nothing."""
     from safetensors.torch import save as to_bytes
 
-    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    plain: dict[str, torch.Tensor] = {}
+    seen: set[tuple] = set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        # a module that is part of a network in two places has its weights written twice
+        same = (tensor.data_ptr(), tensor.shape)
+        plain[name] = tensor.clone() if same in seen else tensor
+        seen.add(same)
     write_bytes(path, to_bytes(plain, metadata={"gradpot": json.dumps(header)}))
 
 

@@ -17,7 +17,7 @@ from gradpot.data.frames import Frames
 from gradpot.data.source import read
 from gradpot.errors import InputError
 from gradpot.graph import Properties
-from gradpot.metrics import errors
+from gradpot.metrics import WITHIN, Within, errors
 from gradpot.potential import Potential
 
 EDGES_AT_ONCE = 20_000
@@ -48,7 +48,7 @@ def test_errors(potential: Potential, data: Dataset, index: Int[Tensor, "n"]) ->
     """`metrics.errors` over the frames at `index`; nothing but the count for no frames."""
     if index.shape[0] == 0:
         keys = ("energy_mae_meV", "energy_mae_meV_per_atom", "forces_mae_meV_A")
-        return {**dict.fromkeys((*keys, "forces_rmse_meV_A")), "n_frames": 0}
+        return {**dict.fromkeys((*keys, "forces_rmse_meV_A", "efwt")), "n_frames": 0}
     predicted, labels = evaluate(potential, data, index)
     return errors(predicted, labels, sizes(data)[index])
 
@@ -73,6 +73,7 @@ def evaluate_file(
     file: str,
     plot: Path | None = None,
     say: Callable[[str], None] = print,
+    within: Within = WITHIN,
     **reading: Any,
 ) -> dict:
     """Errors (`metrics.errors`) of a saved potential on a labeled file.
@@ -80,6 +81,7 @@ def evaluate_file(
     Args:
         plot: where to write a parity plot.
         say: takes the reader's notices.
+        within: thresholds of EFwT.
         reading: units and stress, see `data.source.read`.
 
     Raises:
@@ -104,7 +106,7 @@ def evaluate_file(
         from gradpot.report import parity
 
         parity(predicted, labels, sizes(data), plot)
-    return errors(predicted, labels, sizes(data))
+    return errors(predicted, labels, sizes(data), within)
 
 
 def _tell_what_was_trained_on(split: Path, frames: Frames, say: Callable[[str], None]) -> None:

@@ -411,5 +411,5 @@ def _cached(potential: Potential, dtype: torch.dtype) -> Path | None:
 def _sources() -> list[Path]:
     """The code that a package is made from."""
     home = Path(__file__).parent
-    parts = ["graph.py", "potential.py", "package.py", "models/*.py", "nn/*.py"]
+    parts = ["graph.py", "potential.py", "package.py", "models/**/*.py", "nn/*.py"]
     return sorted(path for part in parts for path in home.glob(part))

@@ -28,7 +28,7 @@ MD = "--time-ps 0.0001 --timestep-fs 0.01 --max-temperature-K 1e9"
 JSON = [
     (f"train {TINY} --out run --json", {"test", "valid", "n_parameters", "train_cpu_s", "seed"}),
     ("train --out run --resume train.epochs=2 --json", {"test", "epochs", "steps", "out"}),
-    ("eval run/model.safetensors ethanol --json", {"energy_mae_meV", "forces_mae_meV_A"}),
+    ("eval run/model.safetensors ethanol --json", {"energy_mae_meV", "forces_mae_meV_A", "efwt"}),
     (f"md run/model.safetensors H2O {MD} --json", {"formula", "n_steps", "blow_up"}),
     ("label h2.xyz --with gfn2-xtb --out labeled.xyz --json", {"out", "n_labeled", "skipped"}),
     ("data info ethanol --json", {"frames", "elements", "consistency", "warnings"}),

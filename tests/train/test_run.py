@@ -88,6 +88,7 @@ def test_results(finished):
         "energy_mae_meV_per_atom",
         "forces_mae_meV_A",
         "forces_rmse_meV_A",
+        "efwt",
         "n_frames",
     }
     assert keys <= results["test"].keys()
@@ -402,3 +403,45 @@ def embedded_copy(path: Path, shift: float = 0.0, bad_frame: int | None = None) 
         arrays["F"][bad_frame] = 1e38
     np.savez(path, **arrays)
     return path
+
+
+class Stubborn(torch.nn.Module):
+    """Looks at a number, which no tracer can follow."""
+
+    def __init__(self, cutoff: float = 3.0):
+        super().__init__()
+        self.cutoff, self.weight = cutoff, torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, graph):
+        bond = torch.exp(-self.weight * graph.pair_vec.square().sum(-1))
+        if bond.sum().item() < 0:
+            raise AssertionError
+        return bond.new_zeros(graph.numbers.shape[0]).index_add(0, graph.pair_index[0], bond)
+
+
+class Frozen(Stubborn):
+    """Counts its atoms in a way that a trace cannot see."""
+
+    def forward(self, graph):
+        bond = torch.exp(-self.weight * graph.pair_vec.square().sum(-1))
+        sums = bond.new_zeros(graph.numbers.shape[0]).index_add(0, graph.pair_index[0], bond)
+        return sums / int(graph.numbers.shape[0])
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (Stubborn, "GuardOnDataDependentSymNode"),
+        pytest.param(Frozen, "other batch sizes", marks=pytest.mark.slow),
+    ],
+)
+def test_a_step_that_cannot_be_compiled_is_run_as_it_is(tmp_path, monkeypatch, model, why):
+    monkeypatch.setitem(gradpot.models.MODELS, "mine", model)
+    keys = [key for key in SMALL if not key.startswith("model.")]
+    said: list[str] = []
+    chosen = config(
+        override({}, [*keys, "model.name=mine", "train.epochs=2", "train.compile=true"])
+    )
+    results = train(chosen, tmp_path / "run", say=said.append)
+    assert results["epochs"] == 2
+    assert [s for s in said if why in s and "without compiling its step, which failed" in s], said

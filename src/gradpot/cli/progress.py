@@ -17,6 +17,7 @@ ROWS = {
     "energy_mae_meV_per_atom": ("energy MAE per atom", "meV"),
     "forces_mae_meV_A": ("forces MAE", "meV/Å"),
     "forces_rmse_meV_A": ("forces RMSE", "meV/Å"),
+    "efwt": ("energy and forces within threshold", ""),
     "stress_mae_meV_A3": ("stress MAE", "meV/Å³"),
     "n_frames": ("frames", ""),
 }
@@ -81,9 +82,18 @@ def table(results: dict) -> None:
     grid.add_column("unit")
     for key, (label, unit) in ROWS.items():
         values = [results[name].get(key) for name in columns]
+        if key == "efwt":
+            values = [value if value is None else 100 * value for value in values]
+            unit = _thresholds(results[columns[0]])
         if any(value is not None for value in values):
             grid.add_row(label, *[_figure(value) for value in values], unit)
     Console().print(grid)
+
+
+def _thresholds(errors: dict) -> str:
+    """Of EFwT, as its unit."""
+    energy, forces = (errors.get(f"efwt_{key}", 0.0) for key in ("energy_eV", "forces_eV_A"))
+    return f"% (ΔE ≤ {1e3 * energy:g} meV, each ΔF ≤ {1e3 * forces:g} meV/Å)"
 
 
 def _figure(value: float | int | None) -> str:

@@ -109,6 +109,15 @@ def evaluate(
     plot: Annotated[
         Path | None, typer.Option(help="parity plot; default parity-FILE.png beside the model")
     ] = None,
+    within_energy_eV: Annotated[
+        float, typer.Option("--within-energy-eV", min=0.0, help="EFwT: largest error of an energy")
+    ] = 0.02,
+    within_forces_eV_A: Annotated[
+        float,
+        typer.Option(
+            "--within-forces-eV-A", min=0.0, help="EFwT: largest error of a force component"
+        ),
+    ] = 0.03,
     energy_unit: EnergyUnit = None,
     length_unit: LengthUnit = None,
     force_unit: ForceUnit = None,
@@ -118,15 +127,21 @@ def evaluate(
     stress_sign: StressSign = None,
     as_json: Json = False,
 ) -> None:
-    """Measure the errors of a potential on a file, in meV and meV/Å."""
+    """Measure the errors of a potential on a file, in meV and meV/Å.
+
+    EFwT is the share of frames whose energy, of the whole structure, and all of
+    whose force components are within two thresholds.
+    """
     from gradpot.cli.progress import table
     from gradpot.evaluate import evaluate_file
+    from gradpot.metrics import Within
 
     stress = stress_label(stress_key, stress_unit, stress_order, stress_sign)
     units = {"energy_unit": energy_unit, "length_unit": length_unit, "force_unit": force_unit}
     if plot is None and os.access(model.parent, os.W_OK):
         plot = model.parent / f"parity-{Path(file.replace(':', '-')).stem}.png"
-    results = evaluate_file(model, file, plot, say, stress=stress, **units)
+    within = Within(within_energy_eV, within_forces_eV_A)
+    results = evaluate_file(model, file, plot, say, within, stress=stress, **units)
     if plot:
         say(f"parity plot: {plot}")
     if as_json:

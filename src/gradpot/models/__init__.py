@@ -5,6 +5,7 @@ which are then not the gradient of anything; `invariant = False`, what it says c
 structure is turned, and it is trained on structures that are turned at random.
 """
 
+import importlib
 import inspect
 from math import isfinite
 from typing import Any
@@ -30,6 +31,13 @@ MODELS: dict[str, type[nn.Module]] = {
     "dimenet++": DimeNetPlusPlus,
     "gemnet-dt": GemNetDT,
 }
+# of other packages: file, which imports the package and has the name of its extra, and class
+EXTERNAL = {
+    "pyg/schnet": ("pyg", "SchNet"),
+    "pyg/dimenet++": ("pyg", "DimeNetPlusPlus"),
+    "schnetpack/schnet": ("schnetpack", "SchNet"),
+    "schnetpack/painn": ("schnetpack", "PaiNN"),
+}
 FORCES = ("gradient", "direct")
 NAMES = {"filter": FILTERS, "norm": NORMS, "forces": FORCES}
 # readouts halve the width; Gaussians lie cutoff/(n_radial - 1) apart
@@ -41,23 +49,38 @@ def build(name: str, **arguments: object) -> nn.Module:
     """Make a model that remembers how it was made, in `.spec`, so that it can be saved.
 
     Args:
-        name: one of `MODELS`.
+        name: one of `MODELS`, or of `EXTERNAL`.
         arguments: of its class; what is left out takes the class's default.
 
     Raises:
-        InputError: the model, one of its arguments or a value is not known.
+        InputError: the model, one of its arguments or a value is not known, or it is of a package
+            that is not installed.
     """
     spec = specification(name, **arguments)
-    model = MODELS[name](**spec)
+    model = model_class(name)(**spec)
     model.spec = {"name": name, **spec}  # type: ignore[assignment]
     return model
 
 
+def model_class(name: str) -> type[nn.Module]:
+    """The class of a model; it may have to be imported."""
+    if name in MODELS:
+        return MODELS[name]
+    if name not in EXTERNAL:
+        raise unknown("model", name, (*MODELS, *EXTERNAL))
+    file, kind = EXTERNAL[name]
+    try:
+        return getattr(importlib.import_module(f"gradpot.models.external.{file}"), kind)
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        raise InputError(
+            f'model {name} needs {package}, which is not here: pip install "gradpot[{file}]"'
+        ) from None
+
+
 def specification(name: str, **arguments: object) -> dict[str, Any]:
     """All arguments of a model, checked, without making it."""
-    if name not in MODELS:
-        raise unknown("model", name, MODELS)
-    parameters = inspect.signature(MODELS[name]).parameters
+    parameters = inspect.signature(model_class(name)).parameters
     for key in arguments:
         if key not in parameters:
             raise unknown(f"argument of {name}", key, parameters)

@@ -1,0 +1,51 @@
+"""Models by name: those of other packages are imported when asked for, and not before."""
+
+import subprocess
+import sys
+
+import pytest
+
+from gradpot.errors import InputError
+from gradpot.models import EXTERNAL, build, specification
+
+PACKAGES = {"pyg": "torch_geometric", "schnetpack": "schnetpack"}
+
+
+def test_importing_gradpot_imports_no_other_package():
+    code = (
+        "import sys, gradpot.models, gradpot.train.run, gradpot.calculator; "
+        f"print(sorted(set({list(PACKAGES.values())}) & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", EXTERNAL)
+def test_a_missing_package_is_named_with_its_extra(name, monkeypatch):
+    extra = name.partition("/")[0]
+    for module in [m for m in sys.modules if m.split(".")[0] == PACKAGES[extra]]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.delitem(sys.modules, f"gradpot.models.external.{extra}", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Absent(PACKAGES[extra]), *sys.meta_path])
+    with pytest.raises(
+        InputError, match=rf'needs {PACKAGES[extra]}.*pip install "gradpot\[{extra}\]"'
+    ):
+        build(name)
+
+
+class Absent:
+    """What Python finds where a package is not installed."""
+
+    def __init__(self, package: str):
+        self.package = package
+
+    def find_spec(self, name: str, *_rest: object) -> None:
+        if name.split(".")[0] == self.package:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def test_an_unknown_model_is_told_all_names():
+    with pytest.raises(
+        InputError, match=r"unknown model 'pyg/gin'; known: schnet, painn.*pyg/schnet"
+    ):
+        specification("pyg/gin")

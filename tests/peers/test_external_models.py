@@ -1,0 +1,251 @@
+"""Networks of PyTorch Geometric and SchNetPack inside gradpot: still themselves, and at work."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk
+from torch import Tensor, nn
+
+import gradpot
+from gradpot.compile import example_batch, tensors, trace
+from gradpot.data.dataset import batch, dataset
+from gradpot.data.source import read
+from gradpot.graph import Graph, from_atoms, join
+from gradpot.models import EXTERNAL, build, specification
+from gradpot.package import exported
+from gradpot.potential import Potential, predict
+from gradpot.train.config import config, override
+from gradpot.train.loss import Weights, penalty, weighted
+from gradpot.train.run import train
+from gradpot.train.state import flatten
+from gradpot.train.step import gradients
+
+CUTOFF = 4.0
+SIZES = {"width": 16, "n_layers": 2, "n_radial": 6}
+SMALL = {name: SIZES for name in EXTERNAL}
+# few enough spherical functions to be traced in seconds
+SMALL["pyg/dimenet++"] = SIZES | {"n_radial": 3, "n_spherical": 3, "output_width": 16}
+LIBRARIES = {"pyg": "torch_geometric", "schnetpack": "schnetpack"}
+
+
+def needs(library: str) -> None:
+    """Skip where a package is not installed; it is not imported: the adapter has to do that."""
+    if importlib.util.find_spec(LIBRARIES[library]) is None:
+        pytest.skip(f"{LIBRARIES[library]} is not installed; `make test-peers` installs it")
+
+
+@pytest.fixture(params=EXTERNAL)
+def name(request) -> str:
+    needs(request.param.partition("/")[0])
+    return request.param
+
+
+@pytest.fixture
+def model(name) -> nn.Module:
+    torch.manual_seed(0)
+    return build(name, cutoff=CUTOFF, **SMALL[name]).double()
+
+
+@pytest.fixture
+def structures(ethanol, crystal) -> list[Atoms]:
+    return [ethanol, crystal, Atoms("O"), ethanol[:4]]
+
+
+def graph(atoms: Atoms) -> Graph:
+    return from_atoms(atoms, CUTOFF, torch.float64)
+
+
+@pytest.mark.parametrize("activation", ["published", "irelu"])
+def test_derivatives_are_right_and_each_structure_its_own(name, structures, activation):
+    given = {} if activation == "published" else {"activation": activation}
+    torch.manual_seed(0)
+    model = build(name, cutoff=CUTOFF, **SMALL[name], **given)
+    report = gradpot.check_derivatives(model, structures)
+    assert report.ok, report
+
+
+def test_stress_and_turns(model, crystal):
+    stress = predict(model, graph(crystal)).stress[0]
+    strain = 1e-4 * torch.tensor([[1.0, 0.3, 0], [0.3, -0.5, 0.2], [0, 0.2, 0.7]]).double()
+
+    def energy(sign: float) -> Tensor:
+        atoms = crystal.copy()
+        atoms.set_cell(crystal.cell @ (np.eye(3) + sign * strain.numpy()), scale_atoms=True)
+        return predict(model, graph(atoms)).energy.sum()
+
+    expected = (energy(1) - energy(-1)) / 2 / crystal.get_volume()
+    torch.testing.assert_close((stress * strain).sum(), expected, rtol=1e-5, atol=1e-10)
+    turned = crystal.copy()
+    turned.rotate(37, (1, 2, 3), rotate_cell=True)
+    one, other = predict(model, graph(crystal)).energy, predict(model, graph(turned)).energy
+    torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+def test_a_cell_and_its_supercell(model):
+    """Edges between images of the same atoms, in triplets too."""
+    atoms = bulk("NaCl", "rocksalt", a=4.4)
+    one, eight = predict(model, graph(atoms)).energy, predict(model, graph(atoms.repeat(2))).energy
+    torch.testing.assert_close(8 * one, eight, rtol=1e-9, atol=1e-9)
+
+
+def test_gradients_of_forces_are_finite_where_atoms_are_in_line(model):
+    line = Atoms("CO2", positions=[[0, 0, 0], [0, 0, 1.2], [0, 0, -1.2]])
+    out = predict(model, join([graph(line), graph(Atoms("O"))]), create_graph=True)
+    slopes = torch.autograd.grad(
+        out.forces.square().sum(), list(model.parameters()), materialize_grads=True
+    )
+    assert all(torch.isfinite(slope).all() for slope in slopes)
+    assert sum(slope.abs().sum() for slope in slopes) > 0
+
+
+def test_the_whole_step_is_traced_with_open_sizes(name, model):
+    uses = getattr(model, "uses_triplets", False)
+    molecules = dataset(
+        read("ethanol").take(np.arange(40)), CUTOFF, dtype=torch.float64, triplets=uses
+    )
+
+    def loss(raw, piece):
+        return weighted(raw, piece, Weights(1, 1, 0), 1.3, 1.0, penalty("huber", 0.1))
+
+    step, weights = gradients(model, loss, stress=False), flatten(model)
+    traced = trace(step, weights, example_batch(molecules, model))
+    for n_graphs in (3, 12):
+        piece = batch(molecules, torch.arange(n_graphs) + 10)
+        for a, b in zip(traced(weights, *tensors(piece)), step(weights, piece), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+
+
+def test_they_can_be_exported_for_dynamics(model, ethanol):
+    potential = Potential(model, {1: 0.0, 6: 0.0, 8: 0.0})
+    program = exported(potential, torch.float64).module()
+    one = graph(ethanol)
+    cell = torch.zeros(2, 3, 3, dtype=torch.float64)
+    inputs = [one.numbers, one.pair_index.contiguous(), one.pair_vec, one.batch, cell]
+    if potential.uses_triplets:
+        inputs.append(gradpot.graph.with_triplets(one).triplets)
+    expected = potential(one)
+    energy, forces, _stress = program(*inputs)
+    torch.testing.assert_close(energy[:1], expected.energy)
+    torch.testing.assert_close(forces, expected.forces)
+
+
+def test_trains_saves_loads_and_moves_atoms(name, tmp_path, ethanol):
+    frames = ["data.n_train=20", "data.n_valid=10", "data.n_test=10", "train.valid_every=2"]
+    sizes = [f"model.{key}={value}" for key, value in SMALL[name].items()]
+    # squares overflow in a deep network that is initialized for silu
+    activation = "ssp" if name == "pyg/dimenet++" else "irelu"
+    keys = [f"model.name={name}", f"model.activation={activation}", "train.epochs=6", "seed=1"]
+    keys += ["train.warmup_steps=2", "train.learning_rate=2e-3"]
+    results = train(
+        config(override({}, [*frames, *sizes, *keys])), tmp_path / "run", say=lambda line: None
+    )
+    rows = [row["train_loss"] for row in gradpot.train.run.metrics(tmp_path / "run")]
+    assert rows[-1] < rows[0]
+    assert results["model"]["activation"] == activation
+    potential = gradpot.load(tmp_path / "run" / "model.safetensors")
+    assert potential.model.spec == results["model"]
+    ethanol.calc = gradpot.Calculator(tmp_path / "run" / "model.safetensors", compile=False)
+    before = ethanol.get_potential_energy()
+    ethanol.positions += 1e-3 * ethanol.get_forces() / np.abs(ethanol.get_forces()).max()
+    assert ethanol.get_potential_energy() < before
+
+
+def test_saved_and_loaded_to_the_bit(model, name, ethanol, tmp_path):
+    potential = Potential(model, {1: -13.6, 6: -1030.0, 8: -2040.0}, 0.7)
+    gradpot.save(potential, tmp_path / "model.safetensors")
+    one, other = (
+        potential(graph(ethanol)),
+        gradpot.load(tmp_path / "model.safetensors")(graph(ethanol)),
+    )
+    assert torch.equal(one.energy, other.energy)
+    assert torch.equal(one.forces, other.forces)
+
+
+def test_schnet_is_that_of_pyg(structures):
+    needs("pyg")
+    model = build("pyg/schnet", cutoff=CUTOFF, **SIZES).double()
+    whole = join([graph(atoms) for atoms in structures])
+    model.network.interaction_graph = lambda *_: (
+        whole.edge_index.flip(0),
+        whole.edge_vec.norm(dim=-1),
+    )
+    expected = model.network(whole.numbers, torch.zeros(0, 3), whole.batch)[:, 0]
+    torch.testing.assert_close(predict(model, whole).energy, expected)
+
+
+def test_dimenet_is_that_of_pyg(ethanol, monkeypatch):
+    needs("pyg")
+    from torch_geometric.nn.models import dimenet
+
+    model = build("pyg/dimenet++", cutoff=CUTOFF, **SMALL["pyg/dimenet++"]).double()
+    one = graph(ethanol)
+    monkeypatch.setattr(dimenet, "radius_graph", lambda *_, **__: one.edge_index.flip(0))
+    monkeypatch.setattr(dimenet, "triplets", slow_triplets)
+    positions = torch.from_numpy(ethanol.positions).requires_grad_()
+    expected = model.network(one.numbers, positions, one.batch)[:, 0]
+    (slope,) = torch.autograd.grad(expected.sum(), positions)
+    out = predict(model, one)
+    torch.testing.assert_close(out.energy, expected.detach(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(out.forces, -slope, rtol=1e-5, atol=1e-5)
+
+
+def slow_triplets(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, ...]:
+    """Edges k → j → i with k other than i, as PyG orders and names them, by looking at all."""
+    rows = list(zip(*edge_index.tolist(), strict=True))
+    found = [
+        (i, j, k, kj, ji)
+        for ji, (j, i) in enumerate(rows)
+        for kj, (k, to) in enumerate(rows)
+        if to == j and k != i
+    ]
+    j, i = edge_index
+    return (i, j, *torch.tensor(found).t())
+
+
+@pytest.mark.parametrize("kind", ["schnet", "painn"])
+def test_those_of_schnetpack_are_its_own(kind, structures):
+    needs("schnetpack")
+    name = f"schnetpack/{kind}"
+    model = build(name, cutoff=CUTOFF, **SIZES).double()
+    import schnetpack as spk
+
+    theirs = spk.model.NeuralNetworkPotential(
+        representation=model.representation,
+        output_modules=[spk.atomistic.Atomwise(SIZES["width"], output_key="energy")],
+    ).double()
+    theirs.output_modules[0].outnet.load_state_dict(model.readout.state_dict())
+    whole = join([graph(atoms) for atoms in structures])
+    inputs = {
+        spk.properties.Z: whole.numbers,
+        spk.properties.Rij: whole.edge_vec,
+        spk.properties.idx_i: whole.edge_index[0],
+        spk.properties.idx_j: whole.edge_index[1],
+        spk.properties.idx_m: whole.batch,
+    }
+    torch.testing.assert_close(predict(model, whole).energy, theirs(inputs)["energy"].detach())
+
+
+def test_activations_reach_the_parts_they_are_for(name):
+    published = build(name, **SMALL[name])
+    state = published.state_dict()
+    one = from_atoms(Atoms("CO", positions=[[0, 0, 0], [1.2, 0, 0]]), 5.0)
+    energies = [published(one)]
+    changes = [{"activation": "irelu"}]
+    changes += [{"output_activation": "irelu"}] if name != "pyg/schnet" else []
+    for change in changes:
+        other = build(name, **SMALL[name], **change)
+        other.load_state_dict(state)
+        energies.append(other(one))
+    for i, a in enumerate(energies):
+        assert all(not torch.allclose(a, b) for b in energies[:i])
+
+
+def test_the_page_lists_their_arguments(name):
+    page = Path(__file__).parents[2] / "docs" / "any-network.md"
+    row = next(line for line in page.read_text().splitlines() if line.startswith(f"| `{name}` |"))
+    said = dict(item.split("=") for item in row.split("|")[3].strip(" `").split())
+    assert said == {key: str(value) for key, value in specification(name).items()}
