@@ -31,7 +31,10 @@ class CGCNN(nn.Module):
         cutoff: in Å.
         width: features of an atom.
         n_layers: convolutions.
-        n_radial: Gaussians from 0 to the cutoff, of the bond features u_ij.
+        n_radial: Gaussians from 0 to the cutoff, of the bond features u_ij; published with 41 from
+            0 to 8 Å. The gates are linear in them, so few of them cannot follow the distance: after
+            three minutes of 950 frames of ethanol the force error is 33 meV/Å with 20, and 22
+            with 40.
         activation: see `nn.activations.activation`; published with `softplus`.
         norm: "batch" as published, for the gates' inputs and for the sum of messages; "none".
         filter: "mlp" evaluates the part of the gates that is linear in u_ij on every pair,
@@ -43,7 +46,7 @@ class CGCNN(nn.Module):
         cutoff: float = 5.0,
         width: int = 64,
         n_layers: int = 3,
-        n_radial: int = 20,
+        n_radial: int = 40,
         activation: str = "softplus",
         norm: str = "none",
         filter: str = "spline",
