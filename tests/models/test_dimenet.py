@@ -58,10 +58,10 @@ def copied(theirs):
     state = {
         "frequencies": theirs.rbf.freq,
         "embedding.weight": torch.zeros_like(ours.embedding.weight),
-        "filters.first.weight": theirs.emb.lin_rbf.weight,
-        "filters.first.bias": theirs.emb.lin_rbf.bias,
-        "filters.reduce.weight": torch.cat([b.lin_rbf1.weight for b in inner]),
-        "filters.outer.weight": torch.cat([b.lin_rbf.weight for b in outer]),
+        "filters.first": theirs.emb.lin_rbf.weight.T,
+        "filters.bias": theirs.emb.lin_rbf.bias,
+        "filters.reduce": torch.cat([b.lin_rbf1.weight.T for b in inner], dim=1),
+        "filters.outer": torch.cat([b.lin_rbf.weight.T for b in outer], dim=1),
         "turns.weight": torch.cat([b.lin_sbf1.weight for b in inner]),
         "first.atoms.weight": torch.cat([one, two]),
         "first.pairs.weight": three,
@@ -74,13 +74,13 @@ def copied(theirs):
         state[f"outputs.hidden.{n}"] = torch.stack([b.lins[n].weight.T for b in outer])
         state[f"outputs.biases.{n}"] = torch.stack([b.lins[n].bias[None] for b in outer])
     for n, block in enumerate(inner):
-        state[f"filters.expand.{n}.weight"] = block.lin_rbf2.weight
+        state[f"filters.expand.{n}"] = block.lin_rbf2.weight.T
+        state[f"interactions.{n}.turn"] = block.lin_sbf2.weight.T
         for name in ("weight", "bias"):
             both = [getattr(layer, name) for layer in (block.lin_ji, block.lin_kj)]
             state[f"interactions.{n}.split.{name}"] = torch.cat(both)
         parts = {
             "down": block.lin_down,
-            "turn": block.lin_sbf2,
             "up": block.lin_up,
             "skip": block.lin,
             "before.0.first": block.layers_before_skip[0].lin1,

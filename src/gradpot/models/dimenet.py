@@ -12,7 +12,6 @@ from math import pi
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gradpot.graph import Graph, opposite, with_triplets
 from gradpot.nn.activations import Activation, gain
@@ -86,10 +85,10 @@ class DimeNetPlusPlus(nn.Module):
         r = graph.pair_vec.norm(dim=-1)
         x = (r / self.cutoff).clamp(max=1.0)
         u = polynomial_cutoff(x, self.envelope) / x
-        first, inner, outer = self.filters(u[:, None] * torch.sin(x[:, None] * self.frequencies))
+        first, inner, outer = self.filters(u * torch.sin(self.frequencies[:, None] * x))
         source, target = turns(graph)
         basis = turn_basis(self.bessel(x, u), self.spread, graph.pair_vec / r[:, None], graph)
-        bases = self.turns(basis).chunk(len(inner), dim=-1)
+        bases = (self.turns.weight @ basis.T).chunk(len(inner))
 
         m = self.first(self.embedding(graph.numbers), first, graph.edge_index)
         sums = [sum_messages(m, outer[0], graph)]
@@ -150,21 +149,22 @@ class Filters(nn.Module):
 
     def __init__(self, n_radial: int, basis_width: int, width: int, n_layers: int):
         super().__init__()
-        self.first = linear(n_radial, width)
-        self.reduce = linear(n_radial, n_layers * basis_width, bias=False)
-        self.expand = nn.ModuleList(linear(basis_width, width, bias=False) for _ in range(n_layers))
-        self.outer = linear(n_radial, (n_layers + 1) * width, bias=False)
+        self.first = weights(n_radial, width)
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.reduce = weights(n_radial, n_layers * basis_width)
+        self.expand = nn.ParameterList(weights(basis_width, width) for _ in range(n_layers))
+        self.outer = weights(n_radial, (n_layers + 1) * width)
 
     def forward(
-        self, basis: Float[Tensor, "n_pairs n_radial"]
+        self, basis: Float[Tensor, "n_radial n_pairs"]
     ) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor]]:
         """For the first message, for each interaction, for each output: [n_pairs, width]."""
         n_layers = len(self.expand)
-        reduce = self.reduce.weight.chunk(n_layers)
-        inner = [e.weight @ r for e, r in zip(self.expand, reduce, strict=True)]
-        weights = torch.cat([self.first.weight, *inner, self.outer.weight])
-        first, *others = F.linear(basis, weights).chunk(2 * n_layers + 2, dim=-1)
-        return first + self.first.bias, others[:n_layers], others[n_layers:]
+        reduce = self.reduce.chunk(n_layers, dim=-1)
+        inner = [r @ e for r, e in zip(reduce, self.expand, strict=True)]
+        product = basis.T @ torch.cat([self.first, *inner, self.outer], dim=-1)
+        first, *others = product.chunk(2 * n_layers + 2, dim=-1)
+        return first + self.bias, others[:n_layers], others[n_layers:]
 
 
 class FirstMessage(nn.Module):
@@ -216,7 +216,7 @@ class Interaction(nn.Module):
         # what stays on its edge, and what goes on to others
         self.split = linear(width, 2 * width)
         self.down = linear(width, triplet_width, bias=False)
-        self.turn = linear(basis_width, triplet_width, bias=False)
+        self.turn = weights(basis_width, triplet_width)
         self.up = linear(triplet_width, width, bias=False)
         self.before = nn.Sequential(*(Residual(width, activation) for _ in range(n_before_skip)))
         self.skip = linear(width, width)
@@ -227,13 +227,13 @@ class Interaction(nn.Module):
         self,
         m: Float[Tensor, "n_edges width"],
         radial: Float[Tensor, "n_pairs width"],
-        turn: Float[Tensor, "n_turns basis_width"],
+        turn: Float[Tensor, "basis_width n_turns"],
         source: Int[Tensor, "n_turns"],
         target: Int[Tensor, "n_turns"],
     ) -> Float[Tensor, "n_edges width"]:
         own, sent = self.activation(self.split(m)).chunk(2, dim=-1)
         sent = (sent.unflatten(0, (2, radial.shape[0])) * radial).flatten(0, 1)
-        sent = self.activation(self.down(sent)).index_select(0, source) * self.turn(turn)
+        sent = self.activation(self.down(sent)).index_select(0, source) * (turn.T @ self.turn)
         h = own + self.activation(self.up(sum_by(sent, target, m.shape[0])))
         return self.after(m + self.activation(self.skip(self.before(h))))
 
@@ -263,7 +263,15 @@ class Outputs(nn.Module):
         return (x @ self.last).sum(0).squeeze(-1)
 
 
+def weights(n_in: int, n_out: int, gain: float = 1.0) -> nn.Parameter:
+    """Weights [n_in, n_out] as `linear` draws them.
+
+    Where one of the sizes is very small, products go several times faster if their result is
+    long in its last axis, also those of the derivatives: hence x.T @ weights, with x [n_in, n].
+    """
+    return nn.Parameter(linear(n_in, n_out, gain, bias=False).weight.detach().T.contiguous())
+
+
 def stacked(n_blocks: int, n_in: int, n_out: int, gain: float = 1.0) -> nn.Parameter:
-    """Weights [n_blocks, n_in, n_out] as `linear` draws them."""
-    weights = [linear(n_in, n_out, gain, bias=False).weight.detach().T for _ in range(n_blocks)]
-    return nn.Parameter(torch.stack(weights))
+    """Weights [n_blocks, n_in, n_out]."""
+    return nn.Parameter(torch.stack([weights(n_in, n_out, gain) for _ in range(n_blocks)]).detach())
