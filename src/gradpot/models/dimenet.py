@@ -102,7 +102,7 @@ class DimeNetPlusPlus(nn.Module):
 
 def turns(graph: Graph) -> tuple[Int[Tensor, "n_turns"], Int[Tensor, "n_turns"]]:
     """Edges of the messages k → j and j → i of every triplet, one way and then the other."""
-    a, b = graph.triplets.unbind(0)
+    a, b = graph.triplets.unbind(0)  # type: ignore[union-attr]
     n_pairs = graph.pair_vec.shape[0]
     onward = torch.cat([a, b])
     # the edge back; no remainder, which would be divided for again in every column
@@ -126,7 +126,7 @@ def turn_basis(
         spread: which columns of the basis belong to which degree l, as ones. A product, because
             the compiler keeps its result.
     """
-    a, b = graph.triplets.unbind(0)
+    a, b = graph.triplets.unbind(0)  # type: ignore[union-attr]
     n_pairs = direction.shape[0]
     edge = opposite(direction)
     cosine = -(edge.index_select(0, a) * edge.index_select(0, b)).sum(-1)

@@ -99,10 +99,10 @@ class GemNetDT(nn.Module):
         for interaction, output in zip(self.interactions, self.outputs[1:], strict=True):
             h, m = interaction(h, m, rbf, triplets, graph.edge_index)
             parts.append(output(m, rbf, center, h.shape[0]))
-        energy = sum(part[0] for part in parts)
+        energy = torch.stack([energy for energy, _ in parts]).sum(0)
         if not self.direct:
             return energy
-        along = sum(part[1] for part in parts)
+        along = torch.stack([force for _, force in parts if force is not None]).sum(0)
         return energy, sum_by(along[:, None] * direction, center, h.shape[0])
 
     def triplets(self, rbf: Tensor, direction: Tensor, index: Tensor | None) -> "Triplets":

@@ -41,7 +41,7 @@ class PaiNN(nn.Module):
         cutoff: float = 5.0,
         width: int = 64,
         n_layers: int = 3,
-        n_radial: int = 8,
+        n_radial: int = 5,
         activation: str = "silu",
         filter: str = "spline",
     ):

@@ -81,7 +81,7 @@ class Train(Section):
     max_minutes: float | None = Field(default=None, gt=0)
     max_cpu_minutes: float | None = Field(default=None, gt=0)
     """minutes of processor time, which other programs on the machine do not use up"""
-    batch_size: Count = 10
+    batch_size: Count = 5
     optimizer: Literal["adam", "adamw"] = "adam"
     learning_rate: float = Field(default=5e-3, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
