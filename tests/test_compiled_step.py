@@ -36,7 +36,7 @@ def silicon(data, cutoff: float, dtype: torch.dtype) -> Dataset:
 
 
 def assert_equal_to_eager(name: str, made: Dataset, batches: list, stress: float, rtol: float):
-    """Loss and the gradient by all weights, relative to its norm; and compiled once."""
+    """Loss and the gradient by all weights, relative to its norm; nothing is compiled again."""
     torch.manual_seed(0)
     network = build(name, cutoff=4.0, width=16, n_layers=2).to(made.pair_vec.dtype)
     loss = partial(
@@ -51,7 +51,7 @@ def assert_equal_to_eager(name: str, made: Dataset, batches: list, stress: float
         expected, exact = step(weights, piece)
         torch.testing.assert_close(value, expected, rtol=rtol, atol=0)
         assert (slope - exact).norm() <= rtol * exact.norm()
-    assert counters["stats"]["unique_graphs"] == 1
+    assert counters["stats"]["unique_graphs"] == 0
 
 
 @pytest.mark.parametrize("name", MODELS)
