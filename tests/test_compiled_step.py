@@ -26,7 +26,8 @@ CELLS = [[0, 9], [1, 2, 3, 20], list(range(12))]
 def molecules(data, cutoff: float, dtype: torch.dtype, triplets: bool) -> Dataset:
     """Of 4 to 23 atoms, several sizes in each batch."""
     [path] = (data / "qm7x_250x10").glob("*.npz")
-    return dataset(read(path), cutoff, dtype=dtype, triplets=triplets)
+    frames = read(path, energy_unit="eV", length_unit="Ang")
+    return dataset(frames, cutoff, dtype=dtype, triplets=triplets)
 
 
 def silicon(data, cutoff: float, dtype: torch.dtype) -> Dataset:
