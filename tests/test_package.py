@@ -12,11 +12,12 @@ from ase import Atoms
 from ase.build import molecule
 from numpy.testing import assert_allclose
 
-from gradpot import Calculator, InputError, Potential, package, save
+from gradpot import Calculator, InputError, Potential, export, package, save
 from gradpot.compile import has_compiler
 from gradpot.errors import RunError
+from gradpot.export import compile_potential
 from gradpot.graph import Graph, from_atoms, join, with_triplets
-from gradpot.package import CompiledPotential, compile_potential
+from gradpot.package import CompiledPotential
 from lj import LennardJones
 from variants import VARIANTS, small
 
@@ -75,7 +76,7 @@ def hydrogens(n: int, spacing: float) -> Atoms:
 def test_exported_equals_eager(variant, ethanol, crystal):
     """What is handed to the C++ compiler, at sizes that it was not traced with."""
     potential = potential_of(variant, n_layers=2)
-    program = package.exported(potential, torch.float64).module()
+    program = export.exported(potential, torch.float64).module()
     for one in (graph(ethanol), graph(crystal), join([graph(ethanol), graph(crystal)])):
         cell = torch.cat([one.cell, one.cell.new_zeros(1, 3, 3)])
         inputs = [one.numbers, one.pair_index, one.pair_vec, one.batch, cell]
@@ -190,8 +191,8 @@ def test_auto_ignores_packages_that_cannot_be_used(run, tmp_path, monkeypatch, s
 
 
 def of_another_torch(monkeypatch) -> None:
-    here = package._machine()
-    monkeypatch.setattr(package, "_machine", lambda: {**here, "torch": "99.1.0"})
+    here = package.machine()
+    monkeypatch.setattr(package, "machine", lambda: {**here, "torch": "99.1.0"})
 
 
 def test_a_potential_in_memory_is_not_compiled_unasked(ethanol):
@@ -206,7 +207,7 @@ def compile_by_copying(monkeypatch, run) -> list[Path]:
         made.append(Path(path))
         shutil.copy(run / "model.pt2", path)
 
-    monkeypatch.setattr(package, "compile_potential", copied)
+    monkeypatch.setattr(export, "compile_potential", copied)
     return made
 
 
@@ -300,8 +301,8 @@ def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch):
     def fails(*_arguments):
         raise RunError("compiling failed: no space left")
 
-    monkeypatch.setattr(package, "exported", lambda *_: None)
-    monkeypatch.setattr(package, "_compile", fails)
+    monkeypatch.setattr(export, "exported", lambda *_: None)
+    monkeypatch.setattr(export, "_compile", fails)
     (tmp_path / "model.pt2").write_text("the old one")
     with pytest.raises(RunError, match="no space left"):
         compile_potential(potential_of(), tmp_path / "model.pt2")

@@ -18,7 +18,7 @@ from ase.calculators.calculator import all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 from jaxtyping import Bool, Float, Int
 
-from gradpot import checkpoint, package
+from gradpot import checkpoint, export, package
 from gradpot.errors import InputError, unknown
 from gradpot.graph import Graph, Properties, both_ways, find_triplets, opposite
 from gradpot.neighbors import ALL_PAIRS_BELOW, neighbor_list
@@ -111,7 +111,7 @@ class Calculator(AseCalculator):
             takes what is compiled already, beside the file of the potential or in the cache.
 
     Raises:
-        InputError: for options that do not go together, and see `package`; at a call, for
+        InputError: for options that do not go together, and see `export`; at a call, for
             elements that the potential does not know, for positions or cells that are not
             finite, for atoms at the same place, and for periodic cells without volume.
     """
@@ -245,10 +245,10 @@ def _prepared(
     if compile is True and device.type != "cpu":
         raise InputError(f"compile=True is for the CPU; leave it out with device {device}")
     if compile is True:
-        return package.compiled(potential, dtype)
+        return export.compiled(potential, dtype)
     beside = package.beside(source) if on_file else None
     if compile == "auto" and beside is not None and device.type == "cpu":
-        ready = package.ready(potential, dtype, beside)
+        ready = export.ready(potential, dtype, beside)
         if ready is not None:
             return ready
     return potential.to(device=device, dtype=dtype).eval().requires_grad_(False)

@@ -1,16 +1,13 @@
 """A potential compiled ahead of time: one `.pt2` file, the network in it as machine code.
 
-The whole of "energy and its gradient" is traced with open sizes, exported, and compiled by
-AOTInductor. Loading needs no compiler and no weights beside; it does need the same torch and the
-same kind of processor. The file holds code that is run: load only files you trust.
+`export` makes such files. Loading one needs no compiler and no weights beside; it does need the
+same torch and the same kind of processor. The file holds code that is run: load only files you
+trust.
 """
 
-import copy
 import hashlib
 import json
 import platform
-import tempfile
-import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,32 +15,15 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
-from gradpot import __version__
-from gradpot.checkpoint import write_bytes
-from gradpot.compile import has_compiler
-from gradpot.errors import InputError, RunError, unknown
-from gradpot.graph import Graph, Properties, both_ways, find_triplets, opposite
-from gradpot.nn.radial import tabulate
-from gradpot.nn.segment import sum_by
-from gradpot.potential import Potential, predict
+from gradpot.errors import InputError, unknown
+from gradpot.graph import Graph, Properties, find_triplets
+from gradpot.potential import Potential
 
 FORMAT = 1
 SUFFIX = ".pt2"
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-OPTIONS = {
-    # sums over neighbors then need no locks
-    "cpp.threads": 1,
-    # no instructions but those of `_machine`, so that the file runs wherever it is accepted
-    "cpp.march": "",
-    "cpp.enable_floating_point_contract_flag": "fast",
-    # a graph's indices are right by construction: do not test them for every pair and column
-    "assert_indirect_indexing": False,
-}
-# (numbers, pair_index, pair_vec, batch, cell) and, where the model looks at angles, triplets
-# -> energy, forces, stress
-Network = Callable[..., tuple[Tensor, ...]]
 
 
 class CompiledPotential(Potential):
@@ -137,92 +117,6 @@ class CompiledPotential(Potential):
         return self
 
 
-def compile_potential(
-    potential: Potential, path: str | Path, dtype: torch.dtype | None = None
-) -> None:
-    """Compile a potential for the CPU into the file `path`, whole or not at all.
-
-    Args:
-        dtype: of the network; None keeps that of the potential, which is not changed.
-
-    Raises:
-        InputError: no C++ compiler.
-        RunError: the compiler failed.
-        Exception: whatever the tracer says of a model that cannot be traced, see `compile`.
-    """
-    if not has_compiler():
-        raise InputError("compiling needs a C++ compiler: install g++, or name one in CXX")
-    path = Path(path)
-    dtype = dtype or potential.dtype
-    program = exported(potential, dtype)
-    header = {
-        "format": FORMAT,
-        "gradpot": __version__,
-        **_machine(),
-        "dtype": dtype_name(dtype),
-        "cutoff": potential.cutoff,
-        "scale": potential.scale,
-        "uses_triplets": potential.uses_triplets,
-        "direct": potential.direct,
-        "references": {str(z): e for z, e in sorted(potential.references.items())},
-        "fingerprint": fingerprint(potential),
-    }
-    with tempfile.TemporaryDirectory(prefix="gradpot-") as folder:
-        finished = Path(folder) / f"potential{SUFFIX}"
-        _compile(program, finished, header)
-        write_bytes(path, finished.read_bytes())
-
-
-def exported(potential: Potential, dtype: torch.dtype) -> torch.export.ExportedProgram:
-    """The potential as a program of tensors: open sizes, weights inside, radial filters tabulated.
-
-    Raises:
-        Exception: whatever the tracer says of a model that cannot be traced, see `compile`.
-    """
-    from torch.export import Dim, export
-    from torch.fx.experimental.proxy_tensor import make_fx
-
-    potential = copy.deepcopy(potential).to("cpu", dtype).eval().requires_grad_(False)
-    tabulate(potential)
-    example = _example(potential, dtype)
-    # the gradient is part of the trace, which `export` alone cannot see
-    tracer = make_fx(_network(potential), tracing_mode="symbolic", _allow_non_fake_inputs=True)
-    sizes = [{axis: Dim.DYNAMIC} for axis in (0, 1, 0, 0, 0, 1)]
-    with torch.no_grad():
-        return export(tracer(*example), example, dynamic_shapes=tuple(sizes[: len(example)]))
-
-
-def _network(potential: Potential) -> Network:
-    """What is compiled: `Potential.forward`, of tensors."""
-    table, scale = potential.reference_table, potential.scale
-
-    def network(numbers: Tensor, pair_index: Tensor, pair_vec: Tensor, *others: Tensor):
-        batch, cell = others[:2]
-        edges = both_ways(pair_index), opposite(pair_vec)
-        raw = predict(potential.model, Graph(numbers, *edges, *others))
-        reference = sum_by(table.index_select(0, numbers), batch, cell.shape[0])
-        return reference + scale * raw.energy.double(), scale * raw.forces, scale * raw.stress
-
-    return network
-
-
-def _example(potential: Potential, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """Inputs to trace with, in sizes that nothing in the model has: equal ones would be one."""
-    taken = {size for tensor in potential.state_dict().values() for size in tensor.shape}
-    free = (n for n in range(5, 1000, 2) if not taken & {n, 2 * n})
-    n_graphs, n_atoms, n_pairs, n_triplets = (next(free) for _ in range(4))
-    center = torch.arange(n_pairs) % n_atoms
-    edge = torch.arange(n_triplets) % n_pairs
-    inputs = (
-        torch.full((n_atoms,), min(potential.references)),
-        torch.stack([center, (center + 1) % n_atoms]),
-        torch.full((n_pairs, 3), 0.4 * potential.cutoff, dtype=dtype),
-        torch.arange(n_atoms) % n_graphs,
-        torch.eye(3, dtype=dtype).expand(n_graphs, 3, 3).contiguous(),
-    )
-    return (*inputs, torch.stack([edge, edge + 1])) if potential.uses_triplets else inputs
-
-
 def _padded(inputs: list[Tensor], number: int, cutoff: float) -> list[Tensor]:
     """At least two atoms and two pairs: the compiler takes sizes 0 and 1 for constants.
 
@@ -239,38 +133,6 @@ def _padded(inputs: list[Tensor], number: int, cutoff: float) -> list[Tensor]:
         torch.cat([batch, batch.new_full((2,), cell.shape[0] - 1)]),
         cell,
     ]
-
-
-def _compile(program: torch.export.ExportedProgram, path: Path, header: dict) -> None:
-    from torch._inductor import aoti_compile_and_package, config
-    from torch._inductor.exc import InductorError
-
-    known = config.get_config_copy()
-    options: dict[str, Any] = {name: value for name, value in OPTIONS.items() if name in known}
-    options["aot_inductor.metadata"] = {"gradpot": json.dumps(header)}
-    options["post_grad_custom_post_pass"] = bias_apart
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
-    except InductorError as error:
-        raise RunError(f"compiling failed: {error}") from error
-
-
-def bias_apart(graph: fx.Graph) -> None:
-    """Add a bias where the next kernel reads the product; `addmm` would copy it first."""
-    aten = torch.ops.aten
-    for node in graph.find_nodes(op="call_function", target=aten.addmm.default):
-        if node.kwargs:
-            continue
-        bias, one, other = node.args
-        with graph.inserting_before(node):
-            product = graph.call_function(aten.mm.default, (one, other))
-            total = graph.call_function(aten.add.Tensor, (product, bias))
-        product.meta.update(node.meta)
-        total.meta.update(node.meta)
-        node.replace_all_uses_with(total)
-        graph.erase_node(node)
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
@@ -320,7 +182,7 @@ def _check_header(header: dict, path: str | Path) -> None:
         raise InputError(
             f"{path} has format {header['format']}; this gradpot reads up to {FORMAT}, update it"
         )
-    for what, here in _machine().items():
+    for what, here in machine().items():
         if header[what] != here:
             raise InputError(
                 f"{path} was compiled for {what} {header[what]}, and this is {what} {here}; "
@@ -328,7 +190,7 @@ def _check_header(header: dict, path: str | Path) -> None:
             )
 
 
-def _machine() -> dict[str, str]:
+def machine() -> dict[str, str]:
     """What machine code depends on."""
     return {
         "torch": torch.__version__.split("+")[0],
@@ -345,32 +207,6 @@ def _loaded(path: str | Path) -> Callable[[list[Tensor]], list[Tensor]]:
         return aoti_load_package(str(path), run_single_threaded=True).loader.boxed_run
     except RuntimeError as error:
         raise InputError(f"{path} cannot be loaded: {error}") from None
-
-
-def compiled(potential: Potential, dtype: torch.dtype) -> CompiledPotential:
-    """The potential as machine code, compiled now unless the cache has it.
-
-    Raises:
-        InputError, RunError: see `compile_potential`.
-    """
-    cached = _cached(potential, dtype)
-    if cached is None:
-        with tempfile.TemporaryDirectory(prefix="gradpot-") as folder:
-            path = Path(folder) / f"potential{SUFFIX}"
-            compile_potential(potential, path, dtype)
-            return CompiledPotential(path)
-    if not fits(cached, potential, dtype):
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        compile_potential(potential, cached, dtype)
-    return CompiledPotential(cached)
-
-
-def ready(potential: Potential, dtype: torch.dtype, beside: Path) -> CompiledPotential | None:
-    """The potential as machine code if that is here already: in the file `beside`, or cached."""
-    for path in (beside, _cached(potential, dtype)):
-        if path is not None and fits(path, potential, dtype):
-            return CompiledPotential(path)
-    return None
 
 
 def beside(path: str | Path) -> Path:
@@ -392,24 +228,3 @@ def read_dtype(name: str | None) -> torch.dtype | None:
 def dtype_name(dtype: torch.dtype) -> str:
     """As users write it: float32."""
     return str(dtype).removeprefix("torch.")
-
-
-def _cached(potential: Potential, dtype: torch.dtype) -> Path | None:
-    """Where the package of these weights, this code and this machine is kept."""
-    import pooch
-
-    weights = fingerprint(potential)
-    if weights is None:
-        return None
-    digest = hashlib.sha256(json.dumps([weights, str(dtype), _machine(), OPTIONS]).encode())
-    for source in _sources():
-        digest.update(source.read_bytes())
-    folder = Path(pooch.os_cache("gradpot")) / "compiled"
-    return folder / f"{digest.hexdigest()[:32]}{SUFFIX}"
-
-
-def _sources() -> list[Path]:
-    """The code that a package is made from."""
-    home = Path(__file__).parent
-    parts = ["graph.py", "potential.py", "package.py", "models/**/*.py", "nn/*.py"]
-    return sorted(path for part in parts for path in home.glob(part))

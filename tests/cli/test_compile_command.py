@@ -10,7 +10,7 @@ import torch
 from commands import contents, gradpot, process
 from numpy.testing import assert_allclose
 
-from gradpot import Potential, build, package, save
+from gradpot import Potential, build, export, save
 from gradpot.cli import commands  # noqa: F401 (in this order, which is that of the help)
 from gradpot.compile import has_compiler
 from gradpot.md import LOG, read_log
@@ -48,8 +48,8 @@ def compiling(monkeypatch) -> list:
         asked.append((None, dtype))
         return potential
 
-    monkeypatch.setattr(package, "compile_potential", written)
-    monkeypatch.setattr(package, "compiled", instead)
+    monkeypatch.setattr(export, "compile_potential", written)
+    monkeypatch.setattr(export, "compiled", instead)
     monkeypatch.setattr("gradpot.compile.has_compiler", lambda: True)
     return asked
 

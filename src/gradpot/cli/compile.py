@@ -28,7 +28,7 @@ def compile_command(
     Takes a minute or two and a C++ compiler. The file runs on machines with
     the same kind of processor and the same version of torch.
     """
-    from gradpot import checkpoint, package
+    from gradpot import checkpoint, export, package
 
     potential = checkpoint.load(model)
     out = out or package.beside(model)
@@ -37,7 +37,7 @@ def compile_command(
     if not as_json:
         say("compiling: a minute or two")
     began = time.monotonic()
-    package.compile_potential(potential, out, precision)
+    export.compile_potential(potential, out, precision)
     seconds, name = time.monotonic() - began, package.dtype_name(precision)
     if as_json:
         print(json.dumps({"out": str(out), "dtype": name, "seconds": seconds}))
