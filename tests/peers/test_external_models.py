@@ -169,6 +169,7 @@ def test_schnet_is_that_of_pyg(structures):
     needs("pyg")
     model = build("pyg/schnet", cutoff=CUTOFF, **SIZES).double()
     whole = join([graph(atoms) for atoms in structures])
+    del model.network.interaction_graph  # a module, and nothing else may take its place
     model.network.interaction_graph = lambda *_: (
         whole.edge_index.flip(0),
         whole.edge_vec.norm(dim=-1),
@@ -249,3 +250,13 @@ def test_the_page_lists_their_arguments(name):
     row = next(line for line in page.read_text().splitlines() if line.startswith(f"| `{name}` |"))
     said = dict(item.split("=") for item in row.split("|")[3].strip(" `").split())
     assert said == {key: str(value) for key, value in specification(name).items()}
+
+
+def test_what_takes_too_long_to_compile_is_not_compiled_by_itself(tmp_path):
+    needs("pyg")
+    sizes = [f"model.{key}={value}" for key, value in SMALL["pyg/dimenet++"].items()]
+    keys = ["model.name=pyg/dimenet++", "train.max_minutes=1000", "train.epochs=1"]
+    keys += ["data.n_train=4", "data.n_valid=2", "data.n_test=2"]
+    said: list[str] = []
+    train(config(override({}, [*sizes, *keys])), tmp_path / "run", say=said.append)
+    assert any("not compiled: for pyg/dimenet++" in line for line in said), said

@@ -51,7 +51,7 @@ PEERS = {
     ),
     "pyg/dimenet++": Peer(
         lambda: pyg("DimeNetPlusPlus")(
-            16, 1, 2, 64, 8, 256, 7, 3, output_initializer="glorot_orthogonal"
+            16, 1, 2, 64, 8, 256, 3, 3, output_initializer="glorot_orthogonal"
         ),
         "silu",
         blocks(
@@ -93,7 +93,8 @@ def network(name) -> nn.Module:
 @pytest.fixture
 def energy(name, network, ethanol) -> Callable[[], Tensor]:
     """Atom energies of a network as it stands now, by the adapter around it."""
-    adapter = build(name, **SIZES).double()
+    few = {"n_spherical": 3} if name == "pyg/dimenet++" else {}
+    adapter = build(name, **SIZES, **few).double()
     setattr(adapter, "representation" if "schnetpack" in name else "network", network)
     graph = from_atoms(ethanol, CUTOFF, torch.float64)
     return lambda: adapter(graph).detach()
@@ -115,7 +116,8 @@ def test_every_activation_is_found_and_nothing_else(name, network):
 def test_swapping_to_the_published_activation_changes_nothing(name, network, energy):
     before = energy()
     swap_activations(network, PEERS[name].published)
-    torch.testing.assert_close(energy(), before, rtol=1e-12, atol=1e-12)
+    # PyG rounds the ln 2 of its shifted softplus to float32
+    torch.testing.assert_close(energy(), before, rtol=1e-6, atol=1e-7)
 
 
 def test_parameters_and_their_names_stay_and_outputs_change(network, energy):
@@ -141,8 +143,8 @@ def test_these_have_no_norms_to_remove(network, energy):
 def test_norms_of_a_pyg_network_are_removed_where_it_calls_them_with_a_graph():
     network = pyg("GIN")(4, 8, 2, 1, norm="graph_norm", act="silu").double()
     removed = denormalize(network)
-    assert removed
-    assert all(value.startswith("GraphNorm(8)") for value in removed.values())
+    assert [name for name, was in removed.items() if "GraphNorm(8)" in was], removed
+    assert denormalize(network) == {}
     swap_activations(network, "irelu")
     x, edges = torch.randn(5, 4, dtype=torch.float64), torch.tensor([[0, 1, 2, 3], [1, 0, 3, 2]])
     batch = torch.tensor([0, 0, 0, 1, 1])

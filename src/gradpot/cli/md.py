@@ -174,6 +174,8 @@ def _worth_compiling(atoms: "Atoms", n_steps: int) -> bool:
     calculator: Calculator = atoms.calc  # type: ignore[assignment]
     if calculator.compiled or calculator.potential.device.type != "cpu" or not has_compiler():
         return False
+    if getattr(calculator.potential.model, "slow_to_compile", False):
+        return False
     seconds = []
     for _ in range(3):
         began = time.perf_counter()

@@ -90,7 +90,10 @@ def train(
     for notice in _about_forces(task.config, state.model):
         say(notice)
     if settings.train.compile == "auto" and not task.config.train.compile:
-        say("the training step is not compiled: so short a run would not win back the time")
+        slow = getattr(state.model, "slow_to_compile", False)
+        why = "so short a run would not win back the time"
+        why = f"for {task.config.model.name} that takes longer than it saves" if slow else why
+        say(f"the training step is not compiled: {why}")
     fitted = settings.rescale.references in ("auto", "least-squares")
     if fitted and frames.n_compositions < len(task.rescaling.references):
         say(SUMS_ONLY)
@@ -129,7 +132,7 @@ def prepare(settings: Config, frames: Frames, out: Path) -> tuple[Task, State]:
     n_batches = batches_per_epoch(task)
     if settings.train.valid_every is None:
         settings.train.valid_every = -(-STEPS_BETWEEN_VALIDATIONS // n_batches)
-    settings.train.compile = _compile(settings.train, n_batches)
+    settings.train.compile = _compile(settings.train, n_batches, model)
     return task, State(model, settings.train)
 
 
@@ -298,10 +301,12 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".strip().splitlines()[0][:200]
 
 
-def _compile(train: Train, n_batches: int) -> bool:
+def _compile(train: Train, n_batches: int, model: nn.Module) -> bool:
     """Whether "auto" compiles: when the run is long enough to win back the time."""
     if isinstance(train.compile, bool):
         return train.compile
+    if getattr(model, "slow_to_compile", False):
+        return False
     if minutes := _minutes(train):
         return minutes >= COMPILE_FROM_MINUTES
     return (train.epochs or 0) * n_batches >= COMPILE_FROM_STEPS

@@ -73,6 +73,8 @@ class DimeNetPlusPlus(nn.Module):
     """
 
     uses_triplets = True
+    # its bases are written out, term by term, for every degree and root
+    slow_to_compile = True
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ is center and neighbor here as well.
 import typing
 import warnings
 
+import torch
 import torch.utils.data.dataloader
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -27,8 +28,8 @@ with warnings.catch_warnings():
 N_ELEMENTS = 119
 
 
-def _scatter_add(x: Tensor, idx_i: Tensor, dim_size: int, dim: int = 0) -> Tensor:
-    shape = list(x.shape)
+def _scatter_add(x: Tensor, idx_i: Tensor, dim_size: int | torch.SymInt, dim: int = 0) -> Tensor:
+    shape: list[int | torch.SymInt] = list(x.shape)
     shape[dim] = dim_size
     return x.new_zeros(shape).index_add(dim, idx_i, x)
 
