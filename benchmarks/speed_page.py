@@ -15,6 +15,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from accuracy import plot as accuracy_figure
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "speed.md"
@@ -293,6 +294,7 @@ def main() -> None:
         before, after = found.span()
         text = f"{text[:before]}<!-- {name} -->\n{make()}\n<!-- end -->{text[after:]}"
     growth_figure()
+    accuracy_figure(RESULTS / "accuracy.jsonl", RESULTS / "accuracy.png")
     PAGE.write_text(text)
 
 
