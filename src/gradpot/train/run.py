@@ -92,7 +92,10 @@ def train(
     if settings.train.compile == "auto" and not task.config.train.compile:
         slow = getattr(state.model, "slow_to_compile", False)
         why = "so short a run would not win back the time"
-        why = f"for {task.config.model.name} that takes longer than it saves" if slow else why
+        name = task.config.model.name
+        why = (
+            f"for {name} that takes long; train.compile=true does it all the same" if slow else why
+        )
         say(f"the training step is not compiled: {why}")
     fitted = settings.rescale.references in ("auto", "least-squares")
     if fitted and frames.n_compositions < len(task.rescaling.references):
