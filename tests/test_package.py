@@ -338,7 +338,10 @@ def test_every_model_in_both_precisions(variant, ethanol, crystal, tmp_path):
         compiled = Calculator(path)
         for atoms in (ethanol, crystal, hydrogens(1, 1.0)):
             eager = Calculator(potential, dtype=dtype, compile=False)
-            assert_allclose(compiled.get_forces(atoms), eager.get_forces(atoms), atol=within)
+            forces = eager.get_forces(atoms)
+            # of the largest force: some untrained networks have 60 eV/Å
+            bound = within * max(1.0, np.abs(forces).max())
+            assert_allclose(compiled.get_forces(atoms), forces, atol=bound)
             if atoms.pbc.all() and not potential.direct:
-                assert_allclose(compiled.get_stress(atoms), eager.get_stress(atoms), atol=within)
+                assert_allclose(compiled.get_stress(atoms), eager.get_stress(atoms), atol=bound)
     assert potential.dtype == torch.float64
