@@ -16,7 +16,7 @@ from gradpot.models import build
 from gradpot.train.loss import Weights, penalty, weighted
 from gradpot.train.state import flatten
 from gradpot.train.step import gradients
-from variants import VARIANTS, small
+from variants import ONE_FORM_EACH, small
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def molecules() -> Dataset:
     return dataset(read("ethanol").take(np.arange(40)), 5.0, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", ONE_FORM_EACH)
 def test_trace_equals_eager(variant, molecules):
     torch.manual_seed(0)
     network = small(variant).train()

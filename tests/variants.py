@@ -25,6 +25,13 @@ VARIANTS = [
     for form in forms(name)
 ]
 
+# for what takes seconds: one form of each model, and the others where there is time
+ONE_FORM_EACH = [
+    pytest.param((name, form), id=case.id, marks=[] if form == forms(name)[0] else pytest.mark.slow)
+    for case in VARIANTS
+    for name, form in case.values
+]
+
 
 def small(variant: tuple[str, dict[str, str]], **sizes: Any) -> nn.Module:
     """A model in one of its forms, in float64; of the sizes, and `SIZES`, those that it has."""

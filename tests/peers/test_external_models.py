@@ -14,9 +14,9 @@ import gradpot
 from gradpot.compile import example_batch, tensors, trace
 from gradpot.data.dataset import batch, dataset
 from gradpot.data.source import read
+from gradpot.export import exported
 from gradpot.graph import Graph, from_atoms, join
 from gradpot.models import EXTERNAL, build, specification
-from gradpot.package import exported
 from gradpot.potential import Potential, predict
 from gradpot.train.config import config, override
 from gradpot.train.loss import Weights, penalty, weighted

@@ -7,7 +7,7 @@ from gradpot.train.config import config, merge, override, read_json, read_toml
 
 
 def test_defaults_are_complete():
-    assert config({}).train.batch_size == 10
+    assert config({}).train.batch_size == 5
 
 
 def test_toml_then_keys(tmp_path):

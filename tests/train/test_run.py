@@ -155,8 +155,8 @@ def test_a_run_is_not_overwritten(finished):
 
 
 def test_resume_wants_the_same_settings(finished):
-    with pytest.raises(InputError, match=r"begun with train\.batch_size=10, not 5"):
-        run(finished, "train.epochs=20", "train.batch_size=5", resume=True)
+    with pytest.raises(InputError, match=r"begun with train\.batch_size=5, not 4"):
+        run(finished, "train.epochs=20", "train.batch_size=4", resume=True)
     with pytest.raises(InputError, match=r"model\.width=16, not 8"):
         run(finished, "train.epochs=20", "model.width=8", resume=True)
 
