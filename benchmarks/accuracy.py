@@ -26,11 +26,11 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from peers.training.recipes import RECIPES, Data, Plan, Recipe
-from peers.training.watch import ONE_THREAD, Failed, Mark, watch
 
 import gradpot
 from gradpot.data.split import split
+from peers.training.recipes import RECIPES, Data, Plan, Recipe
+from peers.training.watch import ONE_THREAD, Failed, Mark, watch
 
 RESULTS = Path(__file__).parent / "results"
 N_TRAIN, N_VALID = 950, 50

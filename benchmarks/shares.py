@@ -18,11 +18,12 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
+from speed import RESULTS, append, common, gemm_rate
+from torch.profiler import ProfilerActivity, profile
+
 from peers import gradpot as ours
 from peers import systems
 from peers.worker import Operations, forces_of
-from speed import RESULTS, append, common, gemm_rate
-from torch.profiler import ProfilerActivity, profile
 
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm")
 COMPILED = "CompiledFxGraph"

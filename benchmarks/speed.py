@@ -25,6 +25,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import torch
 import typer
+
 from peers.remote import NAMES, Remote
 
 HERE = Path(__file__).parent
