@@ -226,14 +226,18 @@ def test_asking_to_stop_ends_the_run_after_a_step(tmp_path):
 
 
 def test_the_first_signal_asks_and_the_second_interrupts():
-    before = signal.getsignal(signal.SIGINT)
-    with signals() as stop:
-        assert stop() == 0
-        signal.raise_signal(signal.SIGINT)
-        assert stop() == signal.SIGINT
-        with pytest.raises(KeyboardInterrupt):
+    # a shell starts what runs in its background with SIGINT ignored
+    outside = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with signals() as stop:
+            assert stop() == 0
             signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+            assert stop() == signal.SIGINT
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, outside)
 
 
 @pytest.mark.parametrize(
