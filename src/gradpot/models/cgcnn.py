@@ -33,7 +33,7 @@ class CGCNN(nn.Module):
         n_layers: convolutions.
         n_radial: Gaussians from 0 to the cutoff, of the bond features u_ij; published with 41 from
             0 to 8 Å. The gates are linear in them, so few of them cannot follow the distance: after
-            three minutes of 950 frames of ethanol the force error is 33 meV/Å with 20, and 22
+            18,000 steps on 950 frames of ethanol the force error is 34 meV/Å with 20, and 24
             with 40.
         activation: see `nn.activations.activation`; published with `softplus`.
         norm: "batch" as published, for the gates' inputs and for the sum of messages; "none".
