@@ -39,7 +39,9 @@ def train(
         ),
     ] = None,
     data: Annotated[str | None, typer.Option(help="file, or a name of `gradpot data list`")] = None,
-    model: Annotated[str | None, typer.Option(help="painn, schnet, cgcnn, forcenet")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="painn, gemnet-dt, dimenet++, schnet ...")
+    ] = None,
     activation: Annotated[str | None, typer.Option(help="silu, irelu, ssp, tanh ...")] = None,
     out: Annotated[Path | None, typer.Option(help="run folder; default runs/MODEL-DATA-N")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run in --out")] = False,

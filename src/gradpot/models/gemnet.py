@@ -70,7 +70,7 @@ class GemNetDT(nn.Module):
         super().__init__()
         phi, phi_out = activation_by_name(activation), activation_by_name(output_activation)
         self.cutoff, self.direct = cutoff, forces == "direct"
-        self.radial, self.angular = BesselBasis(n_radial, cutoff), n_spherical
+        self.radial, self.n_spherical = BesselBasis(n_radial, cutoff), n_spherical
         self.embedding = nn.Embedding(N_ELEMENTS, width)
         self.embed_edge = Dense(2 * width + n_radial, width, phi)
         self.circular = linear(n_radial, CIRCULAR * n_spherical, bias=False)
@@ -87,7 +87,7 @@ class GemNetDT(nn.Module):
         center, neighbor = graph.edge_index
         r = graph.pair_vec.norm(dim=-1)
         direction = graph.edge_vec / torch.cat([r, r])[:, None]
-        # a basis of unit size; what it is multiplied by the envelope comes back both ways
+        # Bessel functions of the size of one, which the envelope ends
         fade = polynomial_cutoff((r / self.cutoff).clamp(max=1.0), ENVELOPE) * (self.cutoff / pi)
         rbf = self.radial(r) * fade[:, None]
         triplets = self.triplets(rbf, direction, graph.triplets)
@@ -110,8 +110,8 @@ class GemNetDT(nn.Module):
         assert index is not None
         one, other = index
         u, w = (direction.index_select(0, edge) for edge in index)
-        angular = sqrt(4 * pi) * harmonics((u * w).sum(-1), self.angular)
-        radial = self.circular(rbf).view(-1, CIRCULAR, self.angular)
+        angular = sqrt(4 * pi) * harmonics((u * w).sum(-1), self.n_spherical)
+        radial = self.circular(rbf).view(-1, CIRCULAR, self.n_spherical)
         return Triplets(
             radial=torch.cat([radial, radial]),
             angular=torch.cat([angular, angular]),

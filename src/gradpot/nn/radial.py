@@ -69,7 +69,8 @@ def cosine_cutoff(r: Float[Tensor, "n"], cutoff: float) -> Float[Tensor, "n"]:
 def envelope(r: Float[Tensor, "n"], cutoff: float) -> Float[Tensor, "n 1"]:
     """1 − 10x³ + 15x⁴ − 6x⁵ of x = r/cutoff: from 1 to 0, flat and without curvature at both ends.
 
-    For factors of a pair that many columns share, see `bspline`.
+    `polynomial_cutoff` with p = 3, as a product, for factors of a pair that many columns share:
+    see `bspline`.
     """
     x = (r / cutoff).clamp(max=1.0)
     powers = torch.stack([torch.ones_like(x), x**3, x**4, x**5], dim=1)

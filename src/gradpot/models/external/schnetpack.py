@@ -61,16 +61,9 @@ class SchNet(nn.Module):
     ):
         super().__init__()
         self.cutoff = cutoff
-        self.representation = representation.SchNet(
-            width,
-            n_layers,
-            snn.GaussianRBF(n_radial, cutoff),
-            snn.CosineCutoff(cutoff),
-            max_z=N_ELEMENTS,  # type: ignore[call-arg]
-        )
-        self.readout = snn.build_mlp(width, 1)
-        swap_activations(self.representation, activation)
-        swap_activations(self.readout, output_activation)
+        sizes = width, n_layers, n_radial, cutoff
+        self.representation = _representation(representation.SchNet, *sizes, activation)
+        self.readout = _readout(width, output_activation)
 
     def forward(self, graph: Graph) -> Float[Tensor, "n_atoms"]:
         return _atom_energy(self.representation, self.readout, graph)
@@ -99,19 +92,32 @@ class PaiNN(nn.Module):
     ):
         super().__init__()
         self.cutoff = cutoff
-        self.representation = representation.PaiNN(
-            width,
-            n_layers,
-            snn.GaussianRBF(n_radial, cutoff),
-            snn.CosineCutoff(cutoff),
-            max_z=N_ELEMENTS,  # type: ignore[call-arg]
-        )
-        self.readout = snn.build_mlp(width, 1)
-        swap_activations(self.representation, activation)
-        swap_activations(self.readout, output_activation)
+        sizes = width, n_layers, n_radial, cutoff
+        self.representation = _representation(representation.PaiNN, *sizes, activation)
+        self.readout = _readout(width, output_activation)
 
     def forward(self, graph: Graph) -> Float[Tensor, "n_atoms"]:
         return _atom_energy(self.representation, self.readout, graph)
+
+
+def _representation(
+    kind: type[nn.Module],
+    width: int,
+    n_layers: int,
+    n_radial: int,
+    cutoff: float,
+    activation: str,
+) -> nn.Module:
+    basis, fade = snn.GaussianRBF(n_radial, cutoff), snn.CosineCutoff(cutoff)
+    network = kind(width, n_layers, basis, fade, max_z=N_ELEMENTS)
+    swap_activations(network, activation)
+    return network
+
+
+def _readout(width: int, activation: str) -> nn.Module:
+    network = snn.build_mlp(width, 1)
+    swap_activations(network, activation)
+    return network
 
 
 def _atom_energy(network: nn.Module, readout: nn.Module, graph: Graph) -> Tensor:
