@@ -38,7 +38,10 @@ MOLECULES = {
     "ethanol": ("rmd17_ethanol/rmd17_ethanol_train1000.npz", "rmd17_ethanol_test500.npz"),
     "aspirin": ("rmd17_aspirin/rmd17_aspirin_train1200.npz", "rmd17_aspirin_test900.npz"),
 }
-OURS = {f"gradpot-{name}": name for name in ("painn", "schnet", "gemnet-dt")}
+OURS = {
+    f"gradpot-{name}": name
+    for name in ("painn", "schnet", "gemnet-dt", "dimenet++", "cgcnn", "forcenet")
+}
 # CPU seconds of the run that measures how fast a peer steps: left out, and measured
 PROBE_S = (10.0, 30.0)
 # of a budget; the rest is for validations and for a machine that is slower than it was
