@@ -1,0 +1,299 @@
+"""Which activation? Trainings that differ in one thing, and the errors they reach.
+
+    python benchmarks/activations.py run --data DATA --runs RUNS [--studies rates,seeds] [--jobs 2]
+    python benchmarks/activations.py plan
+
+A study is a list of cases; a case is a training by the command line, of a number of epochs or of
+CPU minutes, and the errors of its model on frames that it has not seen. `run` does the cases of
+the studies in their order, several at once, each on one thread, and adds a row for each to
+results/activations.jsonl; a case that has a row is not run again, so that the command can be
+stopped and repeated. `plan` tells how many cases of each study have rows.
+
+Rates come first: PaiNN and SchNet are trained with `silu`, `ssp`, `irelu` and `capped_irelu` at
+three learning rates with the first seed, and the rate whose validation forces are best is the one
+that the later studies take. That is all the tuning, and it is the same for each. Compiled code is
+kept in RUNS/inductor, and CPU time is given with and without what compiling took.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Lock
+from typing import Annotated, NamedTuple
+
+import typer
+from accuracy import machine, read
+from first_runs import ETHANOL, FEW, KBAR, SILICON
+
+from peers.training.watch import ONE_THREAD
+
+ROWS = Path(__file__).parent / "results" / "activations.jsonl"
+app = typer.Typer(help=__doc__, add_completion=False)
+RowsOption = Annotated[Path, typer.Option("--rows", help="file of rows")]
+
+
+class System(NamedTuple):
+    """Frames to train on."""
+
+    train: str
+    test: str | None
+    """None: the frames of the training file that are left"""
+    reading: str
+    settings: str
+    epochs: int
+    """of models whose step is compiled"""
+    slow_epochs: int
+    """of the others"""
+
+
+SYSTEMS = {
+    "ethanol": System(*ETHANOL, "", FEW, 50, 10),
+    "aspirin": System(
+        "rmd17_aspirin/rmd17_aspirin_train1200.npz",
+        "rmd17_aspirin/rmd17_aspirin_test900.npz",
+        "",
+        FEW,
+        25,
+        4,
+    ),
+    # the authors' setting: energies of −10⁵ kcal/mol
+    "md17": System(
+        "md17_ethanol/md17_ethanol_2000.npz",
+        None,
+        "--energy-unit kcal/mol --length-unit Ang",
+        f"{FEW} data.n_test=500",
+        50,
+        10,
+    ),
+    "silicon": System(*SILICON, KBAR, "data.n_train=190 data.n_valid=24 loss.stress=1", 40, 8),
+    "mixed": System(
+        "qm7x_250x10/qm7x_250_small.npz",
+        None,
+        "--energy-unit eV --length-unit Ang",
+        "data.n_train=2000 data.n_valid=250",
+        20,
+        4,
+    ),
+}
+SLOW = ("dimenet++", "gemnet-dt")
+PUBLISHED = {
+    "schnet": "ssp",
+    "painn": "silu",
+    "cgcnn": "softplus",
+    "forcenet": "silu",
+    "dimenet++": "silu",
+    "gemnet-dt": "silu",
+}
+TUNED_MODELS, TUNED = ("painn", "schnet"), ("silu", "ssp", "irelu", "capped_irelu")
+RATES = (2.5e-3, 5e-3, 1e-2)
+SEEDS = (0, 1, 2)
+OTHERS = ("leaky_irelu", "ielu", "tent", "irelu_spline", "softplus", "gelu", "tanh", "elu")
+# the authors' constant on MD17 is 10⁶ kcal/mol
+CONSTANT = {"constant": "rescale.constant=43364.1"}
+
+
+class Case(NamedTuple):
+    """One training."""
+
+    system: str
+    model: str
+    activation: str
+    learning_rate: float = 5e-3
+    seed: int = 0
+    output_activation: str | None = None
+    """of models that have it; None: the same"""
+    rescale: str = "forces"
+    norm: str | None = None
+    cpu_minutes: float | None = None
+    """None: the epochs of the system"""
+
+    @property
+    def name(self) -> str:
+        return "-".join(str(part) for part in self if part is not None).replace("/", "_")
+
+    def command(self, data: Path) -> list[str]:
+        """Arguments of `gradpot`, without --out."""
+        system = SYSTEMS[self.system]
+        epochs = system.slow_epochs if self.model in SLOW else system.epochs
+        budget = f"train.max_cpu_minutes={self.cpu_minutes}"
+        chosen = [
+            *("train", "--data", str(data / system.train), *system.reading.split()),
+            *("--model", self.model, "--activation", self.activation, *system.settings.split()),
+            f"train.learning_rate={self.learning_rate}",
+            f"seed={self.seed}",
+            f"train.epochs={epochs}" if self.cpu_minutes is None else budget,
+            f"train.compile={str(self.model not in SLOW).lower()}",
+            f"rescale.mode={self.rescale}",
+        ]
+        if self.rescale in CONSTANT:
+            chosen.append(CONSTANT[self.rescale])
+        if self.model in SLOW:
+            chosen.append(f"model.output_activation={self.output_activation or self.activation}")
+        return chosen + ([f"model.norm={self.norm}"] if self.norm else [])
+
+
+def rates(found: list[dict]) -> Iterator[Case]:
+    """Three learning rates for each activation."""
+    for model in TUNED_MODELS:
+        for rate in RATES:
+            for activation in TUNED:
+                yield Case("ethanol", model, activation, rate)
+
+
+def seeds(found: list[dict]) -> Iterator[Case]:
+    """Three seeds at the tuned rate."""
+    for seed in SEEDS:
+        for model in TUNED_MODELS:
+            for activation in TUNED:
+                yield Case("ethanol", model, activation, tuned(found, model, activation), seed)
+
+
+def equal_time(found: list[dict]) -> Iterator[Case]:
+    """The same processor time instead of the same number of steps."""
+    for seed in SEEDS:
+        for case in seeds(found):
+            if case.seed == seed and case.model == "painn":
+                yield case._replace(cpu_minutes=1.5)
+
+
+def others(found: list[dict]) -> Iterator[Case]:
+    """More activations, at the default rate."""
+    for activation in OTHERS:
+        yield Case("ethanol", "painn", activation)
+
+
+def models(found: list[dict]) -> Iterator[Case]:
+    """Models that are not tuned: as published, with IReLU, and with it where its authors put it."""
+    for model in ("cgcnn", "forcenet", *SLOW):
+        for activation in dict.fromkeys((PUBLISHED[model], "irelu", "capped_irelu")):
+            yield Case("ethanol", model, activation)
+    for model in SLOW:
+        yield Case("ethanol", model, PUBLISHED[model], output_activation="irelu")
+
+
+def rescalings(found: list[dict]) -> Iterator[Case]:
+    """What references and scale do, in both units."""
+    for model, system in (("schnet", "md17"), ("painn", "ethanol"), ("painn", "md17")):
+        for mode in ("none", "offset", "constant", "forces", "natural"):
+            for activation in (PUBLISHED[model], "irelu"):
+                rate = tuned(found, model, activation)
+                yield Case(system, model, activation, rate, rescale=mode)
+
+
+def norms(found: list[dict]) -> Iterator[Case]:
+    """Batch norm where it was published."""
+    for model in ("cgcnn", "forcenet"):
+        for norm in ("none", "batch"):
+            for activation in (PUBLISHED[model], "irelu"):
+                yield Case("ethanol", model, activation, norm=norm if norm == "batch" else None)
+
+
+def systems(found: list[dict]) -> Iterator[Case]:
+    """Larger, periodic and mixed structures."""
+    for system in ("aspirin", "silicon", "mixed"):
+        for model in TUNED_MODELS:
+            for activation in dict.fromkeys((PUBLISHED[model], "silu", "irelu", "capped_irelu")):
+                yield Case(system, model, activation, tuned(found, model, activation))
+
+
+STUDIES = {
+    study.__name__: study
+    for study in (rates, seeds, equal_time, models, rescalings, norms, systems, others)
+}
+
+
+def tuned(found: list[dict], model: str, activation: str) -> float:
+    """The rate with the best validation forces; the default where there was no tuning."""
+    mine = [
+        row
+        for row in found
+        if (row["model"], row["activation"], row["system"]) == (model, activation, "ethanol")
+        and Case(*(row[key] for key in Case._fields)) in set(rates([]))
+        and row["valid"]
+    ]
+    best = min(mine, key=lambda row: row["valid"]["forces_mae_meV_A"], default=None)
+    return best["learning_rate"] if best else 5e-3
+
+
+@app.command()
+def run(
+    data: Annotated[Path, typer.Option(help="folder with the data sets")] = Path("data"),
+    runs: Annotated[Path, typer.Option(help="where run folders go")] = Path("runs"),
+    studies: Annotated[str, typer.Option(help="with commas")] = ",".join(STUDIES),
+    jobs: Annotated[int, typer.Option(help="trainings at once")] = 1,
+    rows: RowsOption = ROWS,
+) -> None:
+    """Train, measure, add rows."""
+    runs.mkdir(parents=True, exist_ok=True)
+    lock = Lock()
+
+    def work(case: Case) -> None:
+        print(case.name, flush=True)
+        row = {**case._asdict(), **measured(case, data.resolve(), runs.resolve())}
+        with lock, open(rows, "a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    for study in studies.split(","):
+        found = read(rows)
+        cases = [case for case in dict.fromkeys(STUDIES[study](found)) if not has_row(case, found)]
+        with ThreadPoolExecutor(jobs) as pool:
+            list(pool.map(work, cases))
+
+
+@app.command()
+def plan(rows: RowsOption = ROWS) -> None:
+    """Tell what is done."""
+    found = read(rows)
+    for name, study in STUDIES.items():
+        cases = list(dict.fromkeys(study(found)))
+        print(f"{name}: {sum(has_row(case, found) for case in cases)} of {len(cases)}")
+
+
+def has_row(case: Case, found: list[dict]) -> bool:
+    return any(case == Case(*(row[key] for key in Case._fields)) for row in found)
+
+
+def measured(case: Case, data: Path, runs: Path) -> dict:
+    """Train and evaluate; a training whose loss is not finite is a row too."""
+    system, out = SYSTEMS[case.system], runs / case.name
+    command = case.command(data)
+    shown = " ".join(["gradpot", *command]).replace(f"{data}/", "")
+    about = {"command": shown, "machine": machine(), "load": round(os.getloadavg()[0], 1)}
+    if not (out / "results.json").exists():
+        log = runs / f"{case.name}.log"
+        failure = gradpot(runs, [*command, "--out", str(out), "--resume"], log)
+        if failure:
+            return {**about, "failed": failure, "valid": None, "test": None}
+    results = json.loads((out / "results.json").read_text())
+    test = results["test"]
+    if system.test:
+        arguments = [str(out / "model.safetensors"), str(data / system.test)]
+        file = runs / f"{case.name}.test.json"
+        gradpot(runs, ["eval", *arguments, *system.reading.split(), "--json"], file)
+        test = json.loads(file.read_text())
+    keys = ("steps", "epochs", "n_parameters", "train_cpu_s", "compile_cpu_s", "gradpot", "torch")
+    return {**about, **{k: results[k] for k in keys}, "valid": results["valid"], "test": test}
+
+
+def gradpot(runs: Path, arguments: list[str], printed: Path) -> str | None:
+    """Run the command line on one thread; its last line of complaint where it fails."""
+    cache = {"TORCHINDUCTOR_CACHE_DIR": str(runs / "inductor")}
+    with open(printed, "w") as file:
+        done = subprocess.run(
+            [sys.executable, "-m", "gradpot", *arguments],
+            stdout=file,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **ONE_THREAD, **cache},
+        )
+    if done.returncode not in (0, 1):
+        raise RuntimeError(done.stderr)
+    return done.stderr.strip().splitlines()[-1] if done.returncode else None
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,183 @@
+"""What an activation costs in physics: drift of the energy, smoothness of forces, vibrations.
+
+    python benchmarks/physics.py run --data DATA --runs RUNS [--activations silu,irelu] [...]
+
+RUNS holds the models that `activations.py run --studies rates,seeds` has trained on rMD17 ethanol.
+A row of results/physics.jsonl for each model:
+
+- `drift`: velocity Verlet, 0.5 fs, 100 ps from the relaxed molecule, through the compiled
+  calculator (float32 network); slope of the total energy against time, its scatter, and the
+  temperature that the dynamics had.
+- `stretch`: the O–H bond of the relaxed molecule from 0.85 to 1.25 Å in steps h of 10⁻³ and 10⁻⁴ Å,
+  float64. k is the difference of the hydrogen's force along the bond over h; given are the largest
+  change of k from one step to the next for both h. Where forces have two derivatives it falls
+  with h, where k jumps it does not.
+- `vibrations`: frequencies of the relaxed molecule by central differences of forces, with
+  displacements of 0.01 and 0.001 Å, float64; and the curvature along a normal mode of the reference
+  method, whose energies are in the data set, by the same five points, as a frequency.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import ase.io
+import numpy as np
+import typer
+from accuracy import read
+from activations import ROWS as TRAINED
+from activations import SEEDS, TUNED, Case, has_row, tuned
+from ase import Atoms
+from ase.optimize import BFGS
+from ase.vibrations import Vibrations
+from speed import RESULTS, common
+
+from gradpot import Calculator, md
+
+ROWS = RESULTS / "physics.jsonl"
+TEMPERATURES_K = (300.0, 500.0)
+DRIFT_PS = 100.0
+STRETCH = (0.85, 1.25)
+STEPS = (1e-3, 1e-4)
+DISPLACEMENTS = (0.01, 0.001)
+# order of the atoms in rMD17's ethanol
+OXYGEN, HYDROGEN = 2, 8
+MODE = "rmd17_ethanol/test_norm_mode_874.xyz"
+MODE_CM = 874.0
+
+app = typer.Typer(help=__doc__, add_completion=False)
+
+
+@app.command()
+def run(
+    data: Annotated[Path, typer.Option(help="folder with the data sets")] = Path("data"),
+    runs: Annotated[Path, typer.Option(help="run folders of activations.py")] = Path("runs"),
+    model: str = "painn",
+    activations: Annotated[str, typer.Option(help="with commas")] = ",".join(TUNED),
+    seeds: Annotated[str, typer.Option(help="with commas")] = ",".join(map(str, SEEDS)),
+    dynamics: Annotated[bool, typer.Option(help="the drift, which takes minutes")] = True,
+    rows: Path = ROWS,
+) -> None:
+    """Measure every model that has no row yet."""
+    trained = read(TRAINED)
+    done = {(r["model"], r["activation"], r["seed"], "drift" in r) for r in read(rows)}
+    for seed in map(int, seeds.split(",")):
+        for activation in activations.split(","):
+            rate = tuned(trained, model, activation)
+            case = Case("ethanol", model, activation, rate, seed)
+            if (model, activation, seed, dynamics) in done or not has_row(case, trained):
+                continue
+            file = runs / case.name / "model.safetensors"
+            row = {**about(case), **static(file, data)}
+            if dynamics:
+                row["drift"] = [drift(file, data, t) for t in TEMPERATURES_K]
+            with open(rows, "a") as out:
+                out.write(json.dumps(row) + "\n")
+            print(case.name, flush=True)
+
+
+def about(case: Case) -> dict:
+    row = {**common(), "model": case.model, "activation": case.activation, "seed": case.seed}
+    row["command"] = row["command"].replace("speed.py", Path(__file__).name)
+    return {**row, "learning_rate": case.learning_rate}
+
+
+def static(file: Path, data: Path) -> dict:
+    """What needs no dynamics."""
+    atoms = relaxed(file, data)
+    return {"stretch": stretch(atoms), "vibrations": vibrations(atoms, data)}
+
+
+def relaxed(file: Path, data: Path) -> Atoms:
+    """Ethanol at the model's own minimum, near the reference's; float64."""
+    path = ase.io.read(data / MODE, ":")
+    lowest = min(path, key=Atoms.get_potential_energy)
+    atoms = Atoms(lowest.numbers, lowest.positions)
+    atoms.calc = Calculator(file, dtype="float64", compile=False)
+    BFGS(atoms, logfile=None).run(fmax=1e-4, steps=500)
+    return atoms
+
+
+def stretch(atoms: Atoms) -> dict:
+    """Largest change of the bond's force constant from step to step, eV/Å²."""
+    along = atoms.positions[HYDROGEN] - atoms.positions[OXYGEN]
+    along /= np.linalg.norm(along)
+    out = {}
+    for step in STEPS:
+        moved, forces = atoms.copy(), []
+        moved.calc = atoms.calc
+        for r in np.arange(*STRETCH, step):
+            moved.positions[HYDROGEN] = atoms.positions[OXYGEN] + r * along
+            forces.append(moved.get_forces()[HYDROGEN] @ along)
+        k = -np.diff(forces) / step
+        changes = np.abs(np.diff(k))
+        out[f"{step:g}"] = {
+            "largest_eV_A2": float(changes.max()),
+            "median_eV_A2": float(np.median(changes)),
+            "k_mean_eV_A2": float(k.mean()),
+        }
+    return out
+
+
+def vibrations(atoms: Atoms, data: Path) -> dict:
+    """Frequencies in cm⁻¹, and the reference's mode."""
+    frequencies = []
+    for displacement in DISPLACEMENTS:
+        with tempfile.TemporaryDirectory() as folder:
+            found = Vibrations(atoms, name=f"{folder}/vibrations", delta=displacement)
+            found.run()
+            # six of them belong to the molecule as a whole
+            frequencies.append(np.sort(found.get_frequencies().real)[6:])
+    first, second = frequencies
+    reference, own = curvatures(atoms.calc, data)
+    return {
+        "frequencies_cm": [round(float(f), 3) for f in second],
+        "largest_change_with_displacement_cm": float(np.abs(first - second).max()),
+        "mode_cm": MODE_CM,
+        "mode_error_cm": MODE_CM * (np.sqrt(own / reference) - 1),
+    }
+
+
+def curvatures(calculator: Calculator, data: Path) -> tuple[float, float]:
+    """Second derivative of the energy along the mode, by the reference and by the model."""
+    path = ase.io.read(data / MODE, ":")
+    reference = np.array([frame.get_potential_energy() for frame in path])
+    middle = int(reference.argmin())
+    own = []
+    for frame in path[middle - 2 : middle + 3]:
+        bare = Atoms(frame.numbers, frame.positions)
+        bare.calc = calculator
+        own.append(bare.get_potential_energy())
+    weights = np.array([-1, 16, -30, 16, -1]) / 12
+    return float(weights @ reference[middle - 2 : middle + 3]), float(weights @ np.array(own))
+
+
+def drift(file: Path, data: Path, temperature_K: float) -> dict:
+    """Total energy over time in NVE dynamics."""
+    atoms = relaxed(file, data)
+    atoms.calc = Calculator(file, compile=True)
+    settings = md.Settings(
+        # half of it goes into the bonds
+        temperature_K=2 * temperature_K,
+        time_ps=DRIFT_PS,
+        log_every_fs=10,
+        save_every_fs=1e4,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        summary = md.run(atoms, settings, Path(folder) / "md")
+        log = md.read_log(Path(folder) / "md" / md.LOG)
+    time, total = log["time_fs"] * 1e-3, 1e3 * log["total_eV"] / len(atoms)
+    slope, start = np.polyfit(time, total, 1)
+    return {
+        "temperature_K": temperature_K,
+        "time_ps": float(time[-1]),
+        "slope_meV_atom_ns": 1e3 * float(slope),
+        "scatter_meV_atom": float(np.std(total - slope * time - start)),
+        "mean_temperature_K": float(log["temperature_K"].mean()),
+        "blow_up": summary.get("blow_up"),
+    }
+
+
+if __name__ == "__main__":
+    app()
