@@ -94,6 +94,7 @@ SEEDS = (0, 1, 2)
 OTHERS = ("leaky_irelu", "ielu", "tent", "irelu_spline", "softplus", "gelu", "tanh", "elu")
 # the authors' constant on MD17 is 10⁶ kcal/mol
 CONSTANT = {"constant": "rescale.constant=43364.1"}
+TIME_CPU_MINUTES, DEFAULTS_CPU_MINUTES = 1.5, 3.0
 
 
 class Case(NamedTuple):
@@ -110,6 +111,7 @@ class Case(NamedTuple):
     norm: str | None = None
     cpu_minutes: float | None = None
     """None: the epochs of the system"""
+    batch_size: int = 5
 
     @property
     def name(self) -> str:
@@ -124,6 +126,7 @@ class Case(NamedTuple):
             *("train", "--data", str(data / system.train), *system.reading.split()),
             *("--model", self.model, "--activation", self.activation, *system.settings.split()),
             f"train.learning_rate={self.learning_rate}",
+            f"train.batch_size={self.batch_size}",
             f"seed={self.seed}",
             f"train.epochs={epochs}" if self.cpu_minutes is None else budget,
             f"train.compile={str(self.model not in SLOW).lower()}",
@@ -157,7 +160,15 @@ def equal_time(found: list[dict]) -> Iterator[Case]:
     for seed in SEEDS:
         for case in seeds(found):
             if case.seed == seed and case.model == "painn":
-                yield case._replace(cpu_minutes=1.5)
+                yield case._replace(cpu_minutes=TIME_CPU_MINUTES)
+
+
+def defaults(found: list[dict]) -> Iterator[Case]:
+    """Whether the default rate and batch size suit structures that they were not chosen for."""
+    for system in ("silicon", "mixed"):
+        for rate, batch_size in ((5e-3, 5), (2.5e-3, 5), (1e-2, 5), (5e-3, 2), (5e-3, 10)):
+            case = Case(system, "painn", PUBLISHED["painn"], rate, batch_size=batch_size)
+            yield case._replace(cpu_minutes=DEFAULTS_CPU_MINUTES)
 
 
 def others(found: list[dict]) -> Iterator[Case]:
@@ -200,10 +211,8 @@ def systems(found: list[dict]) -> Iterator[Case]:
                 yield Case(system, model, activation, tuned(found, model, activation))
 
 
-STUDIES = {
-    study.__name__: study
-    for study in (rates, seeds, equal_time, models, rescalings, norms, systems, others)
-}
+ALL = (rates, seeds, equal_time, models, rescalings, norms, systems, others, defaults)
+STUDIES = {study.__name__: study for study in ALL}
 
 
 def tuned(found: list[dict], model: str, activation: str) -> float:

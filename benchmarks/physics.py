@@ -17,13 +17,14 @@ A row of results/physics.jsonl for each model:
   method, whose energies are in the data set, by the same five points, as a frequency.
 """
 
-import json
 import tempfile
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
 import ase.io
 import numpy as np
+import torch
 import typer
 from accuracy import read
 from activations import ROWS as TRAINED
@@ -31,13 +32,11 @@ from activations import SEEDS, TUNED, Case, has_row, tuned
 from ase import Atoms
 from ase.optimize import BFGS
 from ase.vibrations import Vibrations
-from speed import RESULTS, common
+from speed import RESULTS, append, common
 
 from gradpot import Calculator, md
 
 ROWS = RESULTS / "physics.jsonl"
-TEMPERATURES_K = (300.0, 500.0)
-DRIFT_PS = 100.0
 STRETCH = (0.85, 1.25)
 STEPS = (1e-3, 1e-4)
 DISPLACEMENTS = (0.01, 0.001)
@@ -53,28 +52,27 @@ app = typer.Typer(help=__doc__, add_completion=False)
 def run(
     data: Annotated[Path, typer.Option(help="folder with the data sets")] = Path("data"),
     runs: Annotated[Path, typer.Option(help="run folders of activations.py")] = Path("runs"),
-    model: str = "painn",
+    models: Annotated[str, typer.Option(help="with commas")] = "painn",
     activations: Annotated[str, typer.Option(help="with commas")] = ",".join(TUNED),
     seeds: Annotated[str, typer.Option(help="with commas")] = ",".join(map(str, SEEDS)),
-    dynamics: Annotated[bool, typer.Option(help="the drift, which takes minutes")] = True,
+    time_ps: Annotated[float, typer.Option(help="of each dynamics")] = 100.0,
+    temperatures: Annotated[str, typer.Option(help="K, with commas")] = "300,500",
     rows: Path = ROWS,
 ) -> None:
-    """Measure every model that has no row yet."""
+    """Measure every model that was trained and has no row yet."""
     trained = read(TRAINED)
-    done = {(r["model"], r["activation"], r["seed"], "drift" in r) for r in read(rows)}
-    for seed in map(int, seeds.split(",")):
-        for activation in activations.split(","):
-            rate = tuned(trained, model, activation)
-            case = Case("ethanol", model, activation, rate, seed)
-            if (model, activation, seed, dynamics) in done or not has_row(case, trained):
-                continue
-            file = runs / case.name / "model.safetensors"
-            row = {**about(case), **static(file, data)}
-            if dynamics:
-                row["drift"] = [drift(file, data, t) for t in TEMPERATURES_K]
-            with open(rows, "a") as out:
-                out.write(json.dumps(row) + "\n")
-            print(case.name, flush=True)
+    done = {(row["model"], row["activation"], row["seed"]) for row in read(rows)}
+    asked = product(seeds.split(","), models.split(","), activations.split(","))
+    for seed, model, activation in asked:
+        rate = tuned(trained, model, activation)
+        case = Case("ethanol", model, activation, rate, int(seed))
+        if (model, activation, case.seed) in done or not has_row(case, trained):
+            continue
+        file = runs / case.name / "model.safetensors"
+        kelvins = map(float, temperatures.split(","))
+        moving = {"drift": [drift(file, data, kelvin, time_ps) for kelvin in kelvins]}
+        append(rows, [{**about(case), **static(file, data), **moving}])
+        print(case.name, flush=True)
 
 
 def about(case: Case) -> dict:
@@ -94,7 +92,7 @@ def relaxed(file: Path, data: Path) -> Atoms:
     path = ase.io.read(data / MODE, ":")
     lowest = min(path, key=Atoms.get_potential_energy)
     atoms = Atoms(lowest.numbers, lowest.positions)
-    atoms.calc = Calculator(file, dtype="float64", compile=False)
+    atoms.calc = Calculator(file, dtype=torch.float64, compile=False)
     BFGS(atoms, logfile=None).run(fmax=1e-4, steps=500)
     return atoms
 
@@ -153,17 +151,13 @@ def curvatures(calculator: Calculator, data: Path) -> tuple[float, float]:
     return float(weights @ reference[middle - 2 : middle + 3]), float(weights @ np.array(own))
 
 
-def drift(file: Path, data: Path, temperature_K: float) -> dict:
+def drift(file: Path, data: Path, temperature_K: float, time_ps: float) -> dict:
     """Total energy over time in NVE dynamics."""
     atoms = relaxed(file, data)
     atoms.calc = Calculator(file, compile=True)
-    settings = md.Settings(
-        # half of it goes into the bonds
-        temperature_K=2 * temperature_K,
-        time_ps=DRIFT_PS,
-        log_every_fs=10,
-        save_every_fs=1e4,
-    )
+    # half of it goes into the bonds
+    start_K = 2 * temperature_K
+    settings = md.Settings(start_K, time_ps, log_every_fs=10, save_every_fs=1e4)
     with tempfile.TemporaryDirectory() as folder:
         summary = md.run(atoms, settings, Path(folder) / "md")
         log = md.read_log(Path(folder) / "md" / md.LOG)
