@@ -38,10 +38,12 @@ MOLECULES = {
     "ethanol": ("rmd17_ethanol/rmd17_ethanol_train1000.npz", "rmd17_ethanol_test500.npz"),
     "aspirin": ("rmd17_aspirin/rmd17_aspirin_train1200.npz", "rmd17_aspirin_test900.npz"),
 }
+# name -> arguments of `gradpot train`
 OURS = {
     f"gradpot-{name}": name
     for name in ("painn", "schnet", "gemnet-dt", "dimenet++", "cgcnn", "forcenet")
 }
+OURS["gradpot-painn-128"] = "painn model.width=128"
 # CPU seconds of the run that measures how fast a peer steps: left out, and measured
 PROBE_S = (10.0, 30.0)
 # of a budget; the rest is for validations and for a machine that is slower than it was
@@ -190,7 +192,9 @@ class Case:
         folder = self.folder(f"{minutes:g}")
         out = folder / "run"
         settings = f"data.n_train={N_TRAIN} data.n_valid={N_VALID} seed={self.seed}"
-        options = f"--model {OURS[self.name]} {settings} train.max_cpu_minutes={minutes:g}"
+        model, *more = OURS[self.name].split()
+        settings = " ".join([settings, *more])
+        options = f"--model {model} {settings} train.max_cpu_minutes={minutes:g}"
         command = [sys.executable, "-m", "gradpot", "train", "--data", str(self.train_file)]
         command += ["--out", str(out), *options.split()]
         # compiled from nothing, unless the user says where compiled code is kept
@@ -198,8 +202,8 @@ class Case:
         cache = {"TORCHINDUCTOR_CACHE_DIR": kept or str(folder / "inductor")}
         [mark] = watch(command, folder, [float("inf")], lambda _: None, True, cache)
         results = json.loads((out / "results.json").read_text())
-        model = str(out / "model.safetensors")
-        command = [sys.executable, "-m", "gradpot", "eval", model, str(self.test_file), "--json"]
+        best = str(out / "model.safetensors")
+        command = [sys.executable, "-m", "gradpot", "eval", best, str(self.test_file), "--json"]
         printed = subprocess.run(
             command, check=True, stdout=subprocess.PIPE, env={**os.environ, **ONE_THREAD}
         )

@@ -26,7 +26,7 @@ from speed import RESULTS, append, common, spread
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from gradpot.compile import OPTIONS, compiled, example_batch
+from gradpot.compile import OPTIONS, available, compiled, example_batch
 from gradpot.data.dataset import batch, dataset
 from gradpot.data.references import least_squares
 from gradpot.data.source import read
@@ -87,7 +87,7 @@ def alone(name: str, mode: str, n: int, width: int) -> Step:
     if mode == "compiled":
         example = [tensor[: width + 1] for tensor in inputs]
         traced = make_fx(step, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*example)
-        step = torch.compile(traced, dynamic=True, fullgraph=True, options=OPTIONS)
+        step = torch.compile(traced, dynamic=True, fullgraph=True, options=available(OPTIONS))
 
     def once() -> object:
         with torch.no_grad():

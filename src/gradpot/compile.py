@@ -20,8 +20,15 @@ from gradpot.graph import Graph, Properties
 # (weights, batch) -> loss, and its gradient by the weights
 Gradients = Callable[[Tensor, Batch], tuple[Tensor, Tensor]]
 
-# a graph's indices are right by construction: do not test them for every pair and column
-OPTIONS: dict[str, Any] = {"assert_indirect_indexing": False}
+OPTIONS: dict[str, Any] = {
+    # a graph's indices are right by construction: do not test them for every pair and column
+    "assert_indirect_indexing": False,
+    # one library that needs no Python between its kernels, instead of sixty: compiled in two
+    # thirds of the time; what calls the kernels is not worth optimizing
+    "cpp_wrapper": True,
+    "cpp_wrapper_build_separate": True,
+    "aot_inductor.compile_wrapper_opt_level": "O0",
+}
 
 
 def compiled(function: Gradients, weights: Tensor, example: Batch) -> Gradients:
@@ -36,7 +43,7 @@ def compiled(function: Gradients, weights: Tensor, example: Batch) -> Gradients:
         `function` itself, because the compiler takes sizes 0 and 1 for constants.
     """
     traced = trace(function, weights, example)
-    fast = torch.compile(traced, dynamic=True, fullgraph=True, options=OPTIONS)
+    fast = torch.compile(traced, dynamic=True, fullgraph=True, options=available(OPTIONS))
 
     @torch.no_grad()
     def step(weights: Tensor, piece: Batch) -> tuple[Tensor, Tensor]:
@@ -82,6 +89,14 @@ def example_batch(data: Dataset, model: nn.Module) -> Batch:
         if len(set(sizes)) == len(sizes) and not taken.intersection(sizes):
             return piece
     raise RuntimeError("no batch of distinct sizes among 200; are there only isolated atoms?")
+
+
+def available(options: dict[str, Any]) -> dict[str, Any]:
+    """Those options of the compiler that this version of torch has."""
+    from torch._inductor import config
+
+    known = config.get_config_copy()
+    return {name: value for name, value in options.items() if name in known}
 
 
 def has_compiler() -> bool:

@@ -11,14 +11,13 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from gradpot import __version__, package
 from gradpot.checkpoint import write_bytes
-from gradpot.compile import has_compiler
+from gradpot.compile import available, has_compiler
 from gradpot.errors import InputError, RunError
 from gradpot.graph import Graph, both_ways, opposite
 from gradpot.nn.radial import tabulate
@@ -169,11 +168,10 @@ def _example(potential: Potential, dtype: torch.dtype) -> tuple[Tensor, ...]:
 
 
 def _compile(program: torch.export.ExportedProgram, path: Path, header: dict) -> None:
-    from torch._inductor import aoti_compile_and_package, config
+    from torch._inductor import aoti_compile_and_package
     from torch._inductor.exc import InductorError
 
-    known = config.get_config_copy()
-    options: dict[str, Any] = {name: value for name, value in OPTIONS.items() if name in known}
+    options = available(OPTIONS)
     options["aot_inductor.metadata"] = {"gradpot": json.dumps(header)}
     options["post_grad_custom_post_pass"] = bias_apart
     try:
