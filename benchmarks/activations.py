@@ -90,7 +90,8 @@ PUBLISHED = {
     "gemnet-dt": "silu",
 }
 TUNED_MODELS, TUNED = ("painn", "schnet"), ("silu", "ssp", "irelu", "capped_irelu")
-RATES = (2.5e-3, 5e-3, 1e-2)
+# half the default, the default and twice that
+RATES = {"painn": (2.5e-3, 5e-3, 1e-2), "schnet": (1.25e-3, 2.5e-3, 5e-3)}
 SEEDS = (0, 1, 2)
 OTHERS = ("leaky_irelu", "ielu", "tent", "irelu_spline", "softplus", "gelu", "tanh", "elu")
 # the authors' constant on MD17 is 10⁶ kcal/mol
@@ -143,7 +144,7 @@ class Case(NamedTuple):
 def rates(found: list[dict]) -> Iterator[Case]:
     """Three learning rates for each activation."""
     for model in TUNED_MODELS:
-        for rate in RATES:
+        for rate in RATES[model]:
             for activation in TUNED:
                 yield Case("ethanol", model, activation, rate)
 
@@ -218,6 +219,8 @@ STUDIES = {study.__name__: study for study in ALL}
 
 def tuned(found: list[dict], model: str, activation: str) -> float:
     """The rate with the best validation forces; the default where there was no tuning."""
+    if model not in TUNED_MODELS:
+        return Case._field_defaults["learning_rate"]
     mine = [
         row
         for row in found
@@ -226,7 +229,7 @@ def tuned(found: list[dict], model: str, activation: str) -> float:
         and row["valid"]
     ]
     best = min(mine, key=lambda row: row["valid"]["forces_mae_meV_A"], default=None)
-    return best["learning_rate"] if best else 5e-3
+    return best["learning_rate"] if best else RATES[model][1]
 
 
 @app.command()

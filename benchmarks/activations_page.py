@@ -72,14 +72,21 @@ def rates(rows: list[Row]) -> str:
     """Validation errors of each rate; the best is what `tuned` takes."""
     found = of_study("rates", rows)
     lines = []
+    heads = ["", "half the default", "default", "twice", "taken"]
     for model in TUNED_MODELS:
         for name in TUNED:
             mine = [r for r in found if (r["model"], r["activation"]) == (model, name)]
-            error = {r["learning_rate"]: r["valid"] for r in mine}
-            cells = [f"{v['forces_mae_meV_A']:.1f}" if (v := error.get(r)) else "" for r in RATES]
+            row_of = {r["learning_rate"]: r for r in mine}
+            cells = [validation(row_of.get(rate)) for rate in RATES[model]]
             if mine:
                 lines.append([f"{model} `{name}`", *cells, f"{tuned(rows, model, name):g}"])
-    return table(["", *(f"{rate:g}" for rate in RATES), "taken"], lines)
+    return table(heads, lines)
+
+
+def validation(row: Row | None) -> str:
+    if row is None:
+        return ""
+    return f"{row['valid']['forces_mae_meV_A']:.1f}" if row["valid"] else "loss not finite"
 
 
 def seeds(rows: list[Row]) -> str:

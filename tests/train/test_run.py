@@ -1,5 +1,6 @@
 """Whole runs on twenty real frames: the loss falls, files are there, kills leave no trace."""
 
+import importlib
 import json
 import os
 import random
@@ -17,7 +18,7 @@ import gradpot
 from gradpot.checkpoint import read_tensors
 from gradpot.data.source import read
 from gradpot.errors import InputError, RunError
-from gradpot.train.config import config, override
+from gradpot.train.config import config, override, read_json
 from gradpot.train.loop import presented
 from gradpot.train.run import metrics, prepare, train
 
@@ -205,6 +206,25 @@ def test_time_budget(key, tmp_path):
     results = run(tmp_path / "run", f"train.{key}=0.02", "train.epochs=100000")
     assert 0 < results["steps"] < 200_000
     assert metrics(tmp_path / "run")[-1]["learning_rate"] < 1e-4
+
+
+def test_a_run_whose_time_went_into_compiling_has_a_model(tmp_path, monkeypatch):
+    module = importlib.import_module("gradpot.train.run")
+    make_step = module._step
+
+    def slow(task, state, say):
+        state.cpu_s += 3600.0
+        return make_step(task, state, say)
+
+    monkeypatch.setattr(module, "_step", slow)
+    assert run(tmp_path / "run", "train.max_cpu_minutes=0.1")["steps"] == 1
+    assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(("width", "rate"), [(64, 5e-3), (128, 2.5e-3)])
+def test_rate_falls_with_the_width(width, rate, tmp_path):
+    run(tmp_path / "run", "train.epochs=1", f"model.width={width}")
+    assert read_json(tmp_path / "run" / "config.json").train.learning_rate == rate
 
 
 def test_nonfinite_loss_stops_and_keeps_the_last_good_model(tmp_path):

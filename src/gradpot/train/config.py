@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from gradpot.errors import InputError
 
+# Adam's steps are the larger the more weights add up: wider networks diverge at smaller rates
+RATE, RATE_WIDTH = 5e-3, 64
 # what torch and numpy can count
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 CountOrZero = Annotated[int, Field(ge=0, lt=2**31)]
@@ -83,7 +85,8 @@ class Train(Section):
     """minutes of processor time, which other programs on the machine do not use up"""
     batch_size: Count = 5
     optimizer: Literal["adam", "adamw"] = "adam"
-    learning_rate: float = Field(default=5e-3, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0)
+    """unless given, RATE · RATE_WIDTH / width of the model"""
     weight_decay: float = Field(default=0.0, ge=0)
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"
     warmup_steps: CountOrZero = 100

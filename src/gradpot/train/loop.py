@@ -62,7 +62,8 @@ def fit(task: Task, state: State, step: Gradients, watch: Watch) -> int:
     done, saved_at = progress(state, train, n_batches), state.wall_s
     order = _batches(task, state)
     with signals() as stop, clock(state) as tick:
-        while done < 1 and not stop() and not _patience_is_over(state, train):
+        # compiling may have used up the time already: one step, so that there is a model
+        while (done < 1 or not state.step) and not stop() and not _patience_is_over(state, train):
             index = next(order)
             piece = presented(task, state.model, index, state.epoch, state.position)
             loss, slope = step(state.weights, piece)

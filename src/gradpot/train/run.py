@@ -26,7 +26,7 @@ from gradpot.nn.norm import batch_norms
 from gradpot.potential import NOT_CONSERVATIVE
 from gradpot.process import keep_memory, usage
 from gradpot.train.board import with_board
-from gradpot.train.config import Config, Data, Train, read_json
+from gradpot.train.config import RATE, RATE_WIDTH, Config, Data, Train, read_json
 from gradpot.train.loop import Task, Watch, batches_per_epoch, fit
 from gradpot.train.loss import Weights, penalty, weighted
 from gradpot.train.state import State
@@ -135,6 +135,8 @@ def prepare(settings: Config, frames: Frames, out: Path) -> tuple[Task, State]:
     n_batches = batches_per_epoch(task)
     if settings.train.valid_every is None:
         settings.train.valid_every = -(-STEPS_BETWEEN_VALIDATIONS // n_batches)
+    if settings.train.learning_rate is None:
+        settings.train.learning_rate = RATE * RATE_WIDTH / model.spec.get("width", RATE_WIDTH)  # type: ignore[union-attr, operator]
     settings.train.compile = _compile(settings.train, n_batches, model)
     return task, State(model, settings.train)
 

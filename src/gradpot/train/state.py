@@ -61,9 +61,8 @@ class State:
         self.average = deepcopy(model).requires_grad_(False).eval()
         self.weights, self.averages = flatten(model), flatten(self.average)
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
-        self.optimizer = kind(
-            [self.weights], lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
+        # the rate is set before every step
+        self.optimizer = kind([self.weights], weight_decay=config.weight_decay, fused=True)
         vars(self).update(COUNTERS)
         self.compile_cpu_s = 0.0
 
