@@ -15,16 +15,22 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import speed_page
 from accuracy import read
 from activations import RATES, ROWS, STUDIES, TUNED, TUNED_MODELS, Case, tuned
 from physics import ROWS as PHYSICS
-from speed_page import table
 
 PAGE = Path(__file__).parents[1] / "docs" / "activations.md"
 FIGURE = Path(__file__).parent / "results" / "activations.png"
 STEPS = ("0.001", "0.0001")
+NOTHING = "Not measured yet."
 Row = dict
 Key = Callable[[Row], object]
+
+
+def table(head: list[str], lines: list[list]) -> str:
+    """Markdown; nothing where there are no lines."""
+    return speed_page.table(head, lines) if lines else ""
 
 
 def of_study(name: str, rows: list[Row]) -> list[Row]:
@@ -208,7 +214,7 @@ def main() -> None:
     for name, part in PARTS.items():
         text = re.sub(
             rf"(<!-- {name} -->\n).*?(<!-- end -->)",
-            lambda m, part=part: f"{m[1]}{part(rows)}\n{m[2]}",
+            lambda m, part=part: f"{m[1]}{part(rows) or NOTHING}\n{m[2]}",
             text,
             flags=re.DOTALL,
         )

@@ -221,7 +221,7 @@ def test_a_run_whose_time_went_into_compiling_has_a_model(tmp_path, monkeypatch)
     assert (tmp_path / "run" / "model.safetensors").exists()
 
 
-@pytest.mark.parametrize(("width", "rate"), [(64, 5e-3), (128, 2.5e-3)])
+@pytest.mark.parametrize(("width", "rate"), [(16, 5e-3), (128, 2.5e-3)])
 def test_rate_falls_with_the_width(width, rate, tmp_path):
     run(tmp_path / "run", "train.epochs=1", f"model.width={width}")
     assert read_json(tmp_path / "run" / "config.json").train.learning_rate == rate

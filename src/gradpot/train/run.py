@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -126,7 +127,8 @@ def prepare(settings: Config, frames: Frames, out: Path) -> tuple[Task, State]:
     dtype = DTYPES[settings.train.dtype]
     model = build(**arguments).to(dtype)
     settings = settings.model_copy(deep=True)
-    settings.model = type(settings.model)(**model.spec)  # type: ignore[arg-type]
+    spec: dict[str, Any] = model.spec  # type: ignore[assignment]
+    settings.model = type(settings.model)(**spec)
     if not (settings.train.epochs or _minutes(settings.train)):
         settings.train.epochs = DEFAULT_EPOCHS
     triplets = getattr(model, "uses_triplets", False)
@@ -136,7 +138,7 @@ def prepare(settings: Config, frames: Frames, out: Path) -> tuple[Task, State]:
     if settings.train.valid_every is None:
         settings.train.valid_every = -(-STEPS_BETWEEN_VALIDATIONS // n_batches)
     if settings.train.learning_rate is None:
-        settings.train.learning_rate = RATE * RATE_WIDTH / model.spec.get("width", RATE_WIDTH)  # type: ignore[union-attr, operator]
+        settings.train.learning_rate = _rate(spec.get("width"))
     settings.train.compile = _compile(settings.train, n_batches, model)
     return task, State(model, settings.train)
 
@@ -274,7 +276,7 @@ def _step(task: Task, state: State, say: Say) -> Gradients:
     if not has_compiler():
         say("no C++ compiler found (g++, or CXX): training goes on without compiling its step")
         return step
-    say("compiling the training step: about a minute the first time")
+    say("compiling the training step: one to two minutes the first time")
     before = usage()
     try:
         fast = compiled(step, state.weights, example_batch(task.data, state.model))
@@ -287,6 +289,12 @@ def _step(task: Task, state: State, say: Say) -> Gradients:
     state.compile_cpu_s = usage().cpu_s - before.cpu_s
     state.wall_s += usage().wall_s - before.wall_s
     state.cpu_s += state.compile_cpu_s
+    minutes = _minutes(task.config.train)
+    if minutes and state.compile_cpu_s > 30 * minutes:
+        say(
+            f"warning: compiling took {state.compile_cpu_s:.0f} of the {60 * minutes:.0f} seconds "
+            "of this run: give it more, or train.compile=false"
+        )
     return fast
 
 
@@ -315,6 +323,11 @@ def _compile(train: Train, n_batches: int, model: nn.Module) -> bool:
     if minutes := _minutes(train):
         return minutes >= COMPILE_FROM_MINUTES
     return (train.epochs or 0) * n_batches >= COMPILE_FROM_STEPS
+
+
+def _rate(width: int | None) -> float:
+    """The default learning rate of a network of this width; of others' networks it is not known."""
+    return RATE * min(1.0, RATE_WIDTH / (width or RATE_WIDTH))
 
 
 def _minutes(train: Train) -> float | None:
