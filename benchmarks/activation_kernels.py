@@ -148,7 +148,6 @@ def measured(jobs: dict[tuple[str, str], Step], rounds: int, seconds: float, abo
     out = []
     for (name, mode), taken in blocks.items():
         row = {**common(), "torch": torch.__version__, **about, "activation": name, "mode": mode}
-        row["command"] = row["command"].replace("speed.py", Path(__file__).name)
         row |= {"threads": 1, "n_blocks": rounds, **spread("cpu_ms", taken)}
         row["load"] = round(os.getloadavg()[0], 1)
         print(f"{about} {name} {mode}: {row['cpu_ms']} ms", flush=True)

@@ -141,6 +141,11 @@ class Case(NamedTuple):
         return chosen + ([f"model.norm={self.norm}"] if self.norm else [])
 
 
+def case_of(row: dict) -> Case:
+    """What a row is about."""
+    return Case(*(row[key] for key in Case._fields))
+
+
 def rates(found: list[dict]) -> Iterator[Case]:
     """Three learning rates for each activation."""
     for model in TUNED_MODELS:
@@ -159,10 +164,9 @@ def seeds(found: list[dict]) -> Iterator[Case]:
 
 def equal_time(found: list[dict]) -> Iterator[Case]:
     """The same processor time instead of the same number of steps."""
-    for seed in SEEDS:
-        for case in seeds(found):
-            if case.seed == seed and case.model == "painn":
-                yield case._replace(cpu_minutes=TIME_CPU_MINUTES)
+    for case in seeds(found):
+        if case.model == "painn":
+            yield case._replace(cpu_minutes=TIME_CPU_MINUTES)
 
 
 def defaults(found: list[dict]) -> Iterator[Case]:
@@ -200,9 +204,9 @@ def rescalings(found: list[dict]) -> Iterator[Case]:
 def norms(found: list[dict]) -> Iterator[Case]:
     """Batch norm where it was published."""
     for model in ("cgcnn", "forcenet"):
-        for norm in ("none", "batch"):
+        for norm in (None, "batch"):
             for activation in (PUBLISHED[model], "irelu"):
-                yield Case("ethanol", model, activation, norm=norm if norm == "batch" else None)
+                yield Case("ethanol", model, activation, norm=norm)
 
 
 def systems(found: list[dict]) -> Iterator[Case]:
@@ -221,13 +225,8 @@ def tuned(found: list[dict], model: str, activation: str) -> float:
     """The rate with the best validation forces; the default where there was no tuning."""
     if model not in TUNED_MODELS:
         return Case._field_defaults["learning_rate"]
-    mine = [
-        row
-        for row in found
-        if (row["model"], row["activation"], row["system"]) == (model, activation, "ethanol")
-        and Case(*(row[key] for key in Case._fields)) in set(rates([]))
-        and row["valid"]
-    ]
+    tried = {case for case in rates([]) if (case.model, case.activation) == (model, activation)}
+    mine = [row for row in found if row["valid"] and case_of(row) in tried]
     best = min(mine, key=lambda row: row["valid"]["forces_mae_meV_A"], default=None)
     return best["learning_rate"] if best else RATES[model][1]
 
@@ -272,7 +271,7 @@ def plan(rows: RowsOption = ROWS) -> None:
 
 
 def has_row(case: Case, found: list[dict]) -> bool:
-    return any(case == Case(*(row[key] for key in Case._fields)) for row in found)
+    return any(case == case_of(row) for row in found)
 
 
 def measured(case: Case, data: Path, runs: Path) -> dict:

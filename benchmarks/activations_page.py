@@ -17,7 +17,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import speed_page
 from accuracy import read
-from activations import RATES, ROWS, STUDIES, TUNED, TUNED_MODELS, Case, tuned
+from activations import RATES, ROWS, STUDIES, TUNED, TUNED_MODELS, case_of, tuned
 from physics import ROWS as PHYSICS
 
 PAGE = Path(__file__).parents[1] / "docs" / "activations.md"
@@ -35,7 +35,7 @@ def table(head: list[str], lines: list[list]) -> str:
 
 def of_study(name: str, rows: list[Row]) -> list[Row]:
     """Its rows, in its order; a case that was measured twice counts once."""
-    newest = {Case(*(row[key] for key in Case._fields)): row for row in rows}
+    newest = {case_of(row): row for row in rows}
     return [newest[case] for case in dict.fromkeys(STUDIES[name](rows)) if case in newest]
 
 

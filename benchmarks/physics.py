@@ -77,7 +77,6 @@ def run(
 
 def about(case: Case) -> dict:
     row = {**common(), "model": case.model, "activation": case.activation, "seed": case.seed}
-    row["command"] = row["command"].replace("speed.py", Path(__file__).name)
     return {**row, "learning_rate": case.learning_rate}
 
 

@@ -325,7 +325,7 @@ def common() -> dict:
     )
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python benchmarks/speed.py", *arguments]),
+        "command": " ".join([f"python benchmarks/{Path(sys.argv[0]).name}", *arguments]),
         "commit": git.stdout.strip() or None,
         "cpu": processor(),
         "wait_policy": os.environ.get("OMP_WAIT_POLICY"),

@@ -34,6 +34,19 @@ SMALL = [
 ]
 
 
+def silicon(data: Path) -> list[str]:
+    """Six cells with stress to learn from."""
+    return [
+        f"data.file={data / 'mlearn_si' / 'si_test25.npz'}",
+        "data.n_train=4",
+        "data.n_valid=2",
+        "data.stress_key=virial_stress",
+        "data.stress_unit=kbar",
+        "data.stress_order=vasp",
+        "data.stress_sign=compression",
+    ]
+
+
 def settings(*keys: str):
     return config(override({}, [*SMALL, *keys]))
 
@@ -119,13 +132,7 @@ def test_split_is_kept_by_index(finished):
 
 def test_stress_alone_decides_which_model_is_kept(tmp_path, data):
     keys = (
-        f"data.file={data / 'mlearn_si' / 'si_test25.npz'}",
-        "data.n_train=4",
-        "data.n_valid=2",
-        "data.stress_key=virial_stress",
-        "data.stress_unit=kbar",
-        "data.stress_order=vasp",
-        "data.stress_sign=compression",
+        *silicon(data),
         "model.cutoff=3.5",
         "loss.stress=1",
         "loss.energy=0",
@@ -327,13 +334,7 @@ def test_notices_about_forces(tmp_path):
 
 def test_direct_forces_have_no_stress_to_train(tmp_path, data):
     keys = (
-        f"data.file={data / 'mlearn_si' / 'si_test25.npz'}",
-        "data.n_train=4",
-        "data.n_valid=2",
-        "data.stress_key=virial_stress",
-        "data.stress_unit=kbar",
-        "data.stress_order=vasp",
-        "data.stress_sign=compression",
+        *silicon(data),
         "model.name=forcenet",
         "model.forces=direct",
         "loss.stress=1",
