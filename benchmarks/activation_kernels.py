@@ -125,7 +125,6 @@ def whole(model: str, name: str, mode: str, graphs, n_frames: int) -> Step:
     loss = partial(
         weighted,
         weights=Weights(1.0, 1.0, 0.0),
-        scale=1.0,
         length=1.0,
         penalty=penalty("huber", 0.01),
     )

@@ -29,9 +29,7 @@ def test_trace_equals_eager(variant, molecules):
     torch.manual_seed(0)
     network = small(variant).train()
     molecules = molecules._replace(triplets=getattr(network, "uses_triplets", False))
-    loss = partial(
-        weighted, weights=Weights(1, 1, 0), scale=1.3, length=1.0, penalty=penalty("huber", 0.1)
-    )
+    loss = partial(weighted, weights=Weights(1, 1, 0), length=1.0, penalty=penalty("huber", 0.1))
     step = gradients(network, loss, stress=False)
     weights = flatten(network)
     traced = trace(step, weights, example_batch(molecules, network))
@@ -51,9 +49,7 @@ def test_stress_is_traced(data):
     )
     cells = dataset(frames, 4.0, dtype=torch.float64)
     network = build("painn", cutoff=4.0, width=8, n_layers=1, n_radial=6).double()
-    loss = partial(
-        weighted, weights=Weights(1, 1, 1), scale=1.0, length=1.0, penalty=penalty("l2", 1.0)
-    )
+    loss = partial(weighted, weights=Weights(1, 1, 1), length=1.0, penalty=penalty("l2", 1.0))
     step = gradients(network, loss, stress=True)
     weights = flatten(network)
     traced = trace(step, weights, example_batch(cells, network))

@@ -40,9 +40,7 @@ def assert_equal_to_eager(name: str, made: Dataset, batches: list, stress: float
     """Loss and the gradient by all weights, relative to its norm; nothing is compiled again."""
     torch.manual_seed(0)
     network = build(name, cutoff=4.0, width=16, n_layers=2).to(made.pair_vec.dtype)
-    loss = partial(
-        weighted, weights=Weights(1, 1, stress), scale=1.0, length=1.0, penalty=penalty("l2", 1.0)
-    )
+    loss = partial(weighted, weights=Weights(1, 1, stress), length=1.0, penalty=penalty("l2", 1.0))
     step, weights = gradients(network, loss, stress > 0), flatten(network)
     fast = compiled(step, weights, example_batch(made, network))
     counters.clear()

@@ -53,7 +53,6 @@ def training(model: str, frames: Frames, mode: str) -> tuple[Callable[[], Tensor
     loss = partial(
         weighted,
         weights=Weights(1.0, 1.0, 0.0),
-        scale=1.0,
         length=1.0,
         penalty=penalty("huber", 0.01),
     )

@@ -16,7 +16,7 @@ from gradpot.models import build
 from gradpot.nn.activations import activation, gain
 from gradpot.nn.mlp import MLP, linear, unit_moments
 from gradpot.potential import Potential, predict
-from gradpot.train.loss import Weights, penalty, weighted
+from gradpot.train.loss import Weights, penalty, rescaled, weighted
 from gradpot.train.state import flatten
 from gradpot.train.step import gradients
 
@@ -87,11 +87,10 @@ def block_gradients(network, blocks: str, piece: Batch) -> torch.Tensor:
     loss = partial(
         weighted,
         weights=Weights(1, 1, 0),
-        scale=SCALE,
         length=1.0,
         penalty=penalty("huber", 0.1),
     )
-    _, slope = gradients(network, loss, stress=False)(flatten(network), piece)
+    _, slope = gradients(network, loss, stress=False)(flatten(network), rescaled(piece, SCALE))
     parts = slope.split([p.numel() for p in network.parameters()])
     named = dict(zip([name for name, _ in network.named_parameters()], parts, strict=True))
     return torch.stack(
@@ -111,14 +110,12 @@ def rms(x: torch.Tensor) -> torch.Tensor:
 def test_twelve_layers_of_irelu_learn(model, molecules):
     torch.manual_seed(0)
     network = build(model, activation="irelu", n_layers=12, width=32)
-    loss = partial(
-        weighted, weights=Weights(1, 1, 0), scale=SCALE, length=1.0, penalty=penalty("l2", 0.1)
-    )
+    loss = partial(weighted, weights=Weights(1, 1, 0), length=1.0, penalty=penalty("l2", 0.1))
     step, weights = gradients(network, loss, stress=False), flatten(network)
     optimizer = torch.optim.Adam([weights], lr=2e-3)
-    losses = []
+    losses, piece = [], rescaled(molecules, SCALE)
     for _ in range(60):
-        value, weights.grad = step(weights, molecules)
+        value, weights.grad = step(weights, piece)
         losses.append(value.item())
         torch.nn.utils.clip_grad_norm_([weights], 10.0)
         optimizer.step()

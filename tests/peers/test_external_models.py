@@ -109,7 +109,7 @@ def test_the_whole_step_is_traced_with_open_sizes(name, model):
     )
 
     def loss(raw, piece):
-        return weighted(raw, piece, Weights(1, 1, 0), 1.3, 1.0, penalty("huber", 0.1))
+        return weighted(raw, piece, Weights(1, 1, 0), 1.0, penalty("huber", 0.1))
 
     step, weights = gradients(model, loss, stress=False), flatten(model)
     traced = trace(step, weights, example_batch(molecules, model))

@@ -6,7 +6,7 @@ import torch
 from gradpot.data.dataset import Batch
 from gradpot.graph import Graph, Properties
 from gradpot.metrics import errors
-from gradpot.train.loss import Weights, penalty, weighted
+from gradpot.train.loss import Weights, penalty, rescaled, weighted
 
 NAN = float("nan")
 
@@ -30,7 +30,8 @@ def properties(energy, forces, stress=NAN) -> Properties:
 
 
 def loss(raw, data, weights=(1, 1, 0), scale=1.0, length=1.0, name="l1") -> float:
-    return weighted(raw, data, Weights(*weights), scale, length, penalty(name, 0.01)).item()
+    data = rescaled(data, scale)
+    return weighted(raw, data, Weights(*weights), length, penalty(name, 0.01)).item()
 
 
 def test_energy_counts_per_atom():
@@ -67,7 +68,7 @@ def test_missing_labels_do_not_count():
 def test_missing_labels_leave_gradients_finite():
     raw = Properties(*(t.requires_grad_() for t in properties([2.0, 1.0], 0.5, NAN)))
     labels = batch([NAN, 0.0], NAN)
-    value = weighted(raw, labels, Weights(1, 1, 1), 1.0, 1.0, penalty("huber", 0.01))
+    value = weighted(raw, labels, Weights(1, 1, 1), 1.0, penalty("huber", 0.01))
     slopes = torch.autograd.grad(value, list(raw))
     assert all(torch.isfinite(s).all() for s in slopes)
     assert slopes[0].tolist() == [0.0, pytest.approx(1.0)]

@@ -217,13 +217,13 @@ def test_time_budget(key, tmp_path):
 
 def test_a_run_whose_time_went_into_compiling_has_a_model(tmp_path, monkeypatch):
     module = importlib.import_module("gradpot.train.run")
-    make_step = module._step
+    make_step = module.gradient_step
 
     def slow(task, state, say):
         state.cpu_s += 3600.0
         return make_step(task, state, say)
 
-    monkeypatch.setattr(module, "_step", slow)
+    monkeypatch.setattr(module, "gradient_step", slow)
     assert run(tmp_path / "run", "train.max_cpu_minutes=0.1")["steps"] == 1
     assert (tmp_path / "run" / "model.safetensors").exists()
 

@@ -23,6 +23,7 @@ from gradpot.nn.norm import measure
 from gradpot.potential import Potential, volume
 from gradpot.signals import signals
 from gradpot.train.config import Config, Train
+from gradpot.train.loss import rescaled
 from gradpot.train.schedule import judge, learning_rate, progress
 from gradpot.train.state import State
 from gradpot.train.step import update
@@ -87,11 +88,13 @@ def batches_per_epoch(task: Task) -> int:
 
 
 def presented(task: Task, model: nn.Module, index: Tensor, epoch: int, position: int) -> Batch:
-    """The batch at `position` of an epoch, turned at random for a model that is not invariant.
+    """The batch at `position` of an epoch, its labels in the network's units.
+
+    It is turned at random for a model that is not invariant.
 
     Rotations depend on the seed and these two numbers alone, so that they need not be saved.
     """
-    piece = batch(task.data, index)
+    piece = rescaled(batch(task.data, index), task.rescaling.scale)
     if getattr(model, "invariant", True):
         return piece
     return turned(piece, random_turns(index.shape[0], [task.config.seed, epoch, position]))

@@ -32,26 +32,30 @@ def penalty(name: str, delta: float) -> Penalty:
     return lambda x: torch.where(x.abs() < delta, x.square() / (2 * delta), x.abs() - delta / 2)
 
 
+def rescaled(batch: Batch, scale: float) -> Batch:
+    """A batch whose labels are in units of `scale` eV, the network's unit of energy, and Å."""
+    return batch._replace(labels=Properties(*(label / scale for label in batch.labels)))
+
+
 def weighted(
-    raw: Properties, batch: Batch, weights: Weights, scale: float, length: float, penalty: Penalty
+    raw: Properties, batch: Batch, weights: Weights, length: float, penalty: Penalty
 ) -> Float[Tensor, ""]:
     """Weighted mean penalty of a batch.
 
     Args:
-        raw: what the network says, in units of its own energy and Å.
-        batch: labels in eV and Å.
-        scale: eV, the network's unit of energy.
-        length: Å; energies are compared in units of `scale`, forces in `scale / length`.
+        raw: what the network says, in its own unit of energy and Å.
+        batch: labels in these units (`rescaled`).
+        length: Å; forces are compared in the unit of energy over this length.
     """
     labels, graph = batch.labels, batch.graph
     per_atom = 1.0 / sum_by(torch.ones_like(raw.forces[:, 0]), graph.batch, graph.cell.shape[0])
-    energy = (raw.energy - labels.energy / scale) * per_atom
-    forces = (raw.forces - labels.forces / scale) * length
+    energy = (raw.energy - labels.energy) * per_atom
+    forces = (raw.forces - labels.forces) * length
     total = weights.energy * _mean(energy, labels.energy, penalty)
     total = total + weights.forces * _mean(forces, labels.forces, penalty)
     if weights.stress:
         size = (volume(graph.cell) * per_atom)[:, None, None]
-        stress = (raw.stress - labels.stress / scale) * size
+        stress = (raw.stress - labels.stress) * size
         total = total + weights.stress * _mean(stress, labels.stress, penalty)
     return total
 

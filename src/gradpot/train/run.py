@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ from torch import nn
 
 from gradpot import __version__
 from gradpot.checkpoint import load, write_bytes, write_json
-from gradpot.compile import Gradients, compiled, example_batch, has_compiler
-from gradpot.data.dataset import batch, dataset
+from gradpot.data.dataset import dataset
 from gradpot.data.files import require
 from gradpot.data.frames import Frames
 from gradpot.data.references import Rescaling, given, isolated, least_squares, rescaling
@@ -27,11 +25,10 @@ from gradpot.nn.norm import batch_norms
 from gradpot.potential import NOT_CONSERVATIVE
 from gradpot.process import keep_memory, usage
 from gradpot.train.board import with_board
-from gradpot.train.config import RATE, RATE_WIDTH, Config, Data, Train, read_json
+from gradpot.train.compiling import gradient_step, minutes, pays, why_not
+from gradpot.train.config import RATE, RATE_WIDTH, Config, Data, read_json
 from gradpot.train.loop import Task, Watch, batches_per_epoch, fit
-from gradpot.train.loss import Weights, penalty, weighted
 from gradpot.train.state import State
-from gradpot.train.step import gradients
 
 Say = Callable[[str], None]
 # what a run writes, in this order
@@ -49,8 +46,6 @@ THROUGH_BATCH_NORM = (
 # a run that says neither epochs nor minutes
 DEFAULT_EPOCHS = 200
 STEPS_BETWEEN_VALIDATIONS = 200
-# compiling takes about a minute, and then saves two thirds of every step
-COMPILE_FROM_MINUTES, COMPILE_FROM_STEPS = 2.5, 8_000
 
 
 def train(
@@ -91,13 +86,7 @@ def train(
     for notice in _about_forces(task.config, state.model):
         say(notice)
     if settings.train.compile == "auto" and not task.config.train.compile:
-        slow = getattr(state.model, "slow_to_compile", False)
-        why = "so short a run would not win back the time"
-        name = task.config.model.name
-        why = (
-            f"for {name} that takes long; train.compile=true does it all the same" if slow else why
-        )
-        say(f"the training step is not compiled: {why}")
+        say(why_not(state.model, task.config.model.name))
     fitted = settings.rescale.references in ("auto", "least-squares")
     if fitted and frames.n_compositions < len(task.rescaling.references):
         say(SUMS_ONLY)
@@ -105,7 +94,7 @@ def train(
         _continue(task, state, frames.fingerprint(), say)
     else:
         _begin(task, frames.fingerprint())
-    stopped = fit(task, state, _step(task, state, say), with_board(watch, out))
+    stopped = fit(task, state, gradient_step(task, state, say), with_board(watch, out))
     if stopped:
         return {"stopped": stopped, "step": state.step, "out": str(out)}
     return finish(task, state, frames)
@@ -129,7 +118,7 @@ def prepare(settings: Config, frames: Frames, out: Path) -> tuple[Task, State]:
     settings = settings.model_copy(deep=True)
     spec: dict[str, Any] = model.spec  # type: ignore[assignment]
     settings.model = type(settings.model)(**spec)
-    if not (settings.train.epochs or _minutes(settings.train)):
+    if not (settings.train.epochs or minutes(settings.train)):
         settings.train.epochs = DEFAULT_EPOCHS
     triplets = getattr(model, "uses_triplets", False)
     data = dataset(frames, model.cutoff, scale.references, dtype, triplets)  # type: ignore[arg-type]
@@ -139,7 +128,7 @@ def prepare(settings: Config, frames: Frames, out: Path) -> tuple[Task, State]:
         settings.train.valid_every = -(-STEPS_BETWEEN_VALIDATIONS // n_batches)
     if settings.train.learning_rate is None:
         settings.train.learning_rate = _rate(spec.get("width"))
-    settings.train.compile = _compile(settings.train, n_batches, model)
+    settings.train.compile = pays(settings.train, n_batches, model)
     return task, State(model, settings.train)
 
 
@@ -260,80 +249,9 @@ def _about_forces(settings: Config, model: nn.Module) -> list[str]:
     return notices
 
 
-def _step(task: Task, state: State, say: Say) -> Gradients:
-    """The gradient step that the configuration asks for, compiled or not."""
-    loss = task.config.loss
-    cost = partial(
-        weighted,
-        weights=Weights(loss.energy, loss.forces, loss.stress),
-        scale=task.rescaling.scale,
-        length=task.rescaling.length,
-        penalty=penalty(loss.penalty, loss.huber_delta),
-    )
-    step = gradients(state.model, cost, loss.stress > 0)
-    if not task.config.train.compile:
-        return step
-    if not has_compiler():
-        say("no C++ compiler found (g++, or CXX): training goes on without compiling its step")
-        return step
-    say("compiling the training step: one to two minutes the first time")
-    before = usage()
-    try:
-        fast = compiled(step, state.weights, example_batch(task.data, state.model))
-        _check(fast, step, task, state)
-    except Exception as error:
-        # whatever the tracer or the compiler meets in a network that somebody else wrote
-        say(f"training goes on without compiling its step, which failed: {_first_line(error)}")
-        fast = step
-    # compiling is part of the run, and of its time
-    state.compile_cpu_s = usage().cpu_s - before.cpu_s
-    state.wall_s += usage().wall_s - before.wall_s
-    state.cpu_s += state.compile_cpu_s
-    minutes = _minutes(task.config.train)
-    if minutes and state.compile_cpu_s > 30 * minutes:
-        say(
-            f"warning: compiling took {state.compile_cpu_s:.0f} of the {60 * minutes:.0f} seconds "
-            "of this run: give it more, or train.compile=false"
-        )
-    return fast
-
-
-def _check(fast: Gradients, step: Gradients, task: Task, state: State) -> None:
-    """Run a compiled step on a batch of another size than it was traced with.
-
-    A network that asks for its sizes in a way that the tracer cannot see gives other numbers.
-    """
-    piece = batch(task.data, torch.arange(3) % task.data.cell.shape[0])
-    (value, slope), (loss, exact) = fast(state.weights, piece), step(state.weights, piece)
-    near = torch.isclose(value, loss, rtol=1e-2, atol=1e-6, equal_nan=True)
-    if not near or (slope - exact).norm() > 1e-2 * exact.norm() + 1e-6:
-        raise RuntimeError("its loss or gradient is not that of the network for other batch sizes")
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".strip().splitlines()[0][:200]
-
-
-def _compile(train: Train, n_batches: int, model: nn.Module) -> bool:
-    """Whether "auto" compiles: when the run is long enough to win back the time."""
-    if isinstance(train.compile, bool):
-        return train.compile
-    if getattr(model, "slow_to_compile", False):
-        return False
-    if minutes := _minutes(train):
-        return minutes >= COMPILE_FROM_MINUTES
-    return (train.epochs or 0) * n_batches >= COMPILE_FROM_STEPS
-
-
 def _rate(width: int | None) -> float:
     """The default learning rate of a network of this width; of others' networks it is not known."""
     return RATE * min(1.0, RATE_WIDTH / (width or RATE_WIDTH))
-
-
-def _minutes(train: Train) -> float | None:
-    """The shorter of the two times that a run may take."""
-    given = [minutes for minutes in (train.max_minutes, train.max_cpu_minutes) if minutes]
-    return min(given, default=None)
 
 
 def _begin(task: Task, fingerprint: str) -> None:
