@@ -15,7 +15,8 @@ from gradpot.errors import InputError
 from gradpot.models import build
 from gradpot.potential import Potential
 
-FORMAT = 1
+# 2: SchNet's weights are without the factors of its filters and branches
+FORMAT = 2
 
 
 def save(potential: Potential, path: str | Path, notes: Mapping | None = None) -> None:
@@ -45,14 +46,15 @@ def load(
 
     Raises:
         FileNotFoundError: there is no such file.
-        InputError: it is not a gradpot model, or of a newer format.
+        InputError: it is not a gradpot model, or of another format.
     """
     tensors, header = read_tensors(path)
     if "model" not in header:
         raise InputError(f"{path} is not a gradpot model; expected the model.safetensors of a run")
-    if header["format"] > FORMAT:
+    if header["format"] != FORMAT:
         raise InputError(
-            f"{path} has format {header['format']}; this gradpot reads up to {FORMAT}, update it"
+            f"{path} was written by another version of gradpot, as format {header['format']}; this "
+            f"one reads {FORMAT}: use that version, or train again"
         )
     model = build(**header["model"])
     stored = next(iter(tensors.values())).dtype

@@ -5,6 +5,7 @@ import torch
 
 from gradpot.graph import from_atoms, join
 from gradpot.models import build
+from gradpot.models.schnet import FILTER_SCALE
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +17,7 @@ def schnet_of_pyg():
 
 
 def copied(theirs, **arguments):
-    """Our SchNet with the weights of theirs."""
+    """Our SchNet with the weights of theirs, which hold our factors."""
     ours = build("schnet", filter="mlp", **arguments)
     state = {"embedding.weight": torch.zeros_like(ours.embedding.weight)}
     state["embedding.weight"][:100] = theirs.embedding.weight
@@ -29,6 +30,11 @@ def copied(theirs, **arguments):
             f"interactions.{i}.out": block.lin,
         }
         state |= {f"{k}.{n}": p for k, m in parts.items() for n, p in m.named_parameters()}
+    for name in state:
+        if ".out." in name:
+            state[name] = state[name] / ours.interactions[0].scale
+        elif ".layers.1." in name:
+            state[name] = state[name] / FILTER_SCALE
     for i, layer in enumerate((theirs.lin1, theirs.lin2)):
         state |= {f"readout.layers.{i}.{n}": p for n, p in layer.named_parameters()}
     ours.load_state_dict(state)

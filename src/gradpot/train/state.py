@@ -27,8 +27,8 @@ COUNTERS = {
     "wall_s": 0.0,
     "cpu_s": 0.0,
 }
-# 2: the optimizer works on all weights as one tensor
-FORMAT = 2
+# 3: SchNet's weights are without the factors of its filters and branches
+FORMAT = 3
 
 
 class State:
