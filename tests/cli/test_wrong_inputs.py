@@ -11,6 +11,7 @@ import pytest
 from commands import TINY, contents, gradpot, process
 from safetensors.numpy import save_file
 
+from gradpot.checkpoint import read_tensors, write_tensors
 from gradpot.data import catalog
 from gradpot.train.config import config, override
 from gradpot.train.run import train
@@ -48,6 +49,8 @@ def place(tmp_path_factory):
     model = (folder / "run" / "model.safetensors").read_bytes()
     (folder / "cut.safetensors").write_bytes(model[: len(model) // 2])
     save_file({"a": np.zeros(3)}, folder / "foreign.safetensors")
+    tensors, header = read_tensors(folder / "run" / "model.safetensors")
+    write_tensors(folder / "former.safetensors", tensors, header | {"format": 1})
     _write_folders(folder)
     return folder
 
@@ -219,6 +222,10 @@ TABLE = [
     ("eval cut.safetensors water.npz", r"cut\.safetensors is damaged or not a safetensors file"),
     ("eval foreign.safetensors water.npz", r"foreign\.safetensors was not written by gradpot"),
     ("eval run/state.safetensors water.npz", r"run/state\.safetensors is not a gradpot model"),
+    (
+        "eval former.safetensors water.npz",
+        r"former\.safetensors was written by another version of gradpot, as format 1; this one reads 2",
+    ),
     (f"eval {MODEL} nosuch.npz", r"nosuch\.npz is neither a file nor the name of a data set"),
     (f"eval {MODEL} unsaid.npz", r"unsaid\.npz does not say its energy and length unit"),
     (f"eval {MODEL} gold.npz", r"does not know Au; it was trained on H, C, O"),
