@@ -224,7 +224,7 @@ TABLE = [
     ("eval run/state.safetensors water.npz", r"run/state\.safetensors is not a gradpot model"),
     (
         "eval former.safetensors water.npz",
-        r"former\.safetensors was written by another version of gradpot, as format 1; this one reads 2",
+        r"former\.safetensors was written by another version of gradpot, as format 1",
     ),
     (f"eval {MODEL} nosuch.npz", r"nosuch\.npz is neither a file nor the name of a data set"),
     (f"eval {MODEL} unsaid.npz", r"unsaid\.npz does not say its energy and length unit"),

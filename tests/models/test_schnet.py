@@ -70,7 +70,7 @@ def test_equals_pyg_with_copied_weights(schnet_of_pyg, ethanol):
 
 @pytest.mark.slow
 def test_features_do_not_grow_without_bound_at_a_high_rate():
-    """With its factors in the weights the network lost all forces here, and a loss of 0.64 stayed."""
+    """With its factors in the weights the network lost all forces here: a loss of 0.64."""
     frames = read("ethanol")
     data = dataset(frames, 5.0, least_squares(frames))
     torch.manual_seed(0)
