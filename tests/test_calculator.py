@@ -185,7 +185,7 @@ def test_stress_does_not_outlive_the_cell(potential, crystal):
 
 def test_precision_is_changed_on_a_copy(potential, ethanol, tmp_path):
     before = potential.model.embedding.weight.clone()
-    single, double = Calculator(potential, dtype=torch.float32), Calculator(potential)
+    single, double = Calculator(potential, dtype="float32"), Calculator(potential)
     assert potential.dtype == torch.float64
     assert potential.model.embedding.weight.requires_grad
     assert torch.equal(potential.model.embedding.weight, before)

@@ -100,7 +100,7 @@ class Calculator(AseCalculator):
     Args:
         potential: a file written by gradpot, or a potential. It is copied: neither the caller's
             weights nor its mode change, and later training does not change the calculator.
-        dtype: precision of the network; None keeps that of the potential. Distances and the
+        dtype: precision of the network, also by name ("float64"); None keeps that of the potential. Distances and the
             total energy are float64 always.
         device: None keeps that of the potential; files are loaded on the CPU.
         skin: Å, see `VerletList`; 0 searches for neighbors at every move.
@@ -121,7 +121,7 @@ class Calculator(AseCalculator):
     def __init__(
         self,
         potential: str | Path | Potential,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         device: str | torch.device | None = None,
         skin: float = 0.5,
         threads: int | None = None,
@@ -131,7 +131,8 @@ class Calculator(AseCalculator):
         if not 0.0 <= skin < np.inf:
             raise InputError(f"skin is {skin} Å but must be zero or positive")
         keep_memory()
-        self.potential = _prepared(potential, dtype, device, compile)
+        precision = package.read_dtype(dtype) if isinstance(dtype, str) else dtype
+        self.potential = _prepared(potential, precision, device, compile)
         self.neighbors = VerletList(self.potential.cutoff, skin)
         self.threads = threads
         if self.potential.direct:

@@ -250,6 +250,28 @@ def test_nonfinite_loss_stops_and_keeps_the_last_good_model(tmp_path):
     assert all(torch.isfinite(p).all() for p in potential.parameters())
 
 
+def test_data_that_look_wrong_are_reported(tmp_path):
+    file, said = embedded_copy(tmp_path / "data.npz", sign=-1.0), []
+    train(settings(f"data.file={file}", "train.epochs=1"), tmp_path / "flipped", say=said.append)
+    assert any(line.startswith("warning: sign error: forces") for line in said)
+    said.clear()
+    keys = ("data.n_train=1400", "data.n_valid=100", "data.n_test=0", "train.max_minutes=1e-4")
+    train(settings(*keys), tmp_path / "all", say=said.append)
+    assert not any(line.startswith("warning") for line in said)
+    assert any("no frames are left for a test" in line for line in said)
+
+
+@pytest.mark.parametrize("split", ["random", "block"])
+def test_only_a_random_split_of_a_trajectory_is_warned_of(data, tmp_path, split):
+    said: list[str] = []
+    keys = (
+        f"data.file={data / 'md17_ethanol_traj' / 'md17_ethanol_traj2000.npz'}",
+        *("data.energy_unit=kcal/mol", "data.length_unit=Ang", f"data.split={split}"),
+    )
+    train(settings(*keys, "train.epochs=1"), tmp_path / split, say=said.append)
+    assert any("steps of a trajectory" in line for line in said) == (split == "random")
+
+
 def test_asked_for_labels_that_are_missing(tmp_path):
     file = tmp_path / "energies.npz"
     with np.load(embedded_copy(tmp_path / "data.npz")) as full:
@@ -413,13 +435,15 @@ def assert_same_bits(one: Path, other: Path) -> None:
     assert rows[0] == rows[1]
 
 
-def embedded_copy(path: Path, shift: float = 0.0, bad_frame: int | None = None) -> Path:
+def embedded_copy(
+    path: Path, shift: float = 0.0, bad_frame: int | None = None, sign: float = 1.0
+) -> Path:
     """The embedded set in a file of its own, some of it changed."""
     from gradpot.data.catalog import locate
 
     with np.load(locate("ethanol")[0]) as full:
         arrays = {key: full[key] for key in full.files}
-    arrays["E"] = arrays["E"] + shift
+    arrays["E"], arrays["F"] = arrays["E"] + shift, sign * arrays["F"]
     if bad_frame is not None:
         arrays["F"][bad_frame] = 1e38
     np.savez(path, **arrays)

@@ -21,6 +21,8 @@ STRONG_FORCE = 10.0
 NET_FORCE_SHARE = 0.02
 """of the rms force times √n_atoms, above which the net force of a frame is worth a warning"""
 MIN_PAIRS = 8
+RANDOM_SPLIT = "a random split"
+"""in warnings that concern no other split"""
 # of `step_share`: random frames have about 1
 CONSECUTIVE = 0.2
 
@@ -175,12 +177,12 @@ def warnings(summary: dict[str, Any]) -> list[str]:
     share = summary["step_share"]
     if share is not None and share < CONSECUTIVE:
         found.append(
-            "these look like consecutive steps of a trajectory: a random split would test on "
+            f"these look like consecutive steps of a trajectory: {RANDOM_SPLIT} would test on "
             "near-copies of training frames; train with data.split=block"
         )
     if summary["duplicates"]:
         found.append(
-            f"{summary['duplicates']} frames are copies of others; a random split would put some "
+            f"{summary['duplicates']} frames are copies of others; {RANDOM_SPLIT} would put some "
             "of them in the training and in the test set"
         )
     return found

@@ -14,6 +14,7 @@ from gradpot.checkpoint import load, write_bytes, write_json
 from gradpot.data.dataset import dataset
 from gradpot.data.files import require
 from gradpot.data.frames import Frames
+from gradpot.data.health import RANDOM_SPLIT, inspect
 from gradpot.data.references import Rescaling, given, isolated, least_squares, rescaling
 from gradpot.data.source import read
 from gradpot.data.split import Split, split
@@ -43,6 +44,8 @@ THROUGH_BATCH_NORM = (
     "warning: derivatives are trained through batch norm: in training the forces on a molecule "
     "depend on the others of its batch, afterwards they do not; model.norm=none avoids that"
 )
+# frames that are looked at for what seems wrong with them: a second
+INSPECTED = 5_000
 # a run that says neither epochs nor minutes
 DEFAULT_EPOCHS = 200
 STEPS_BETWEEN_VALIDATIONS = 200
@@ -85,6 +88,8 @@ def train(
     say(str(task.rescaling))
     for notice in _about_forces(task.config, state.model):
         say(notice)
+    if not task.parts.test.shape[0]:
+        say("no frames are left for a test: parity.png shows those of the validation")
     if settings.train.compile == "auto" and not task.config.train.compile:
         say(why_not(state.model, task.config.model.name))
     fitted = settings.rescale.references in ("auto", "least-squares")
@@ -201,9 +206,16 @@ def _frames(settings: Config, say: Say) -> Frames:
     frames = read_data(settings.data)
     wanted = settings.loss
     missing = require(frames, wanted.energy > 0, wanted.forces > 0, wanted.stress > 0)
-    for notice in (*frames.notices, *missing):
+    for notice in (*frames.notices, *missing, *_suspicious(frames, settings.data.split)):
         say(notice)
     return frames
+
+
+def _suspicious(frames: Frames, split: str) -> list[str]:
+    """What `gradpot data info` would warn of, for the first frames."""
+    some = frames.take(np.arange(min(frames.n_atoms.shape[0], INSPECTED)))
+    found = inspect(some)["warnings"]
+    return [f"warning: {text}" for text in found if split == "random" or RANDOM_SPLIT not in text]
 
 
 def _rescaling(settings: Config, frames: Frames, parts: Split) -> Rescaling:
