@@ -100,8 +100,8 @@ class Calculator(AseCalculator):
     Args:
         potential: a file written by gradpot, or a potential. It is copied: neither the caller's
             weights nor its mode change, and later training does not change the calculator.
-        dtype: precision of the network, also by name ("float64"); None keeps that of the potential. Distances and the
-            total energy are float64 always.
+        dtype: precision of the network, also by name ("float64"); None keeps that of the
+            potential. Distances and the total energy are float64 always.
         device: None keeps that of the potential; files are loaded on the CPU.
         skin: Å, see `VerletList`; 0 searches for neighbors at every move.
         threads: of torch, during a call; None is one thread below 100 atoms, where more threads
