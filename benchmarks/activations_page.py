@@ -163,8 +163,9 @@ def physics(rows: list[Row]) -> str:
         change = mean(row["vibrations"]["largest_change_with_displacement_cm"] for row in mine)
         wrong = mean(abs(row["vibrations"]["mode_error_cm"]) for row in mine)
         figures = [*(f"{step:.3f}" for step in steps), f"{change:.1f}", f"{wrong:.1f}"]
-        lines.append([f"{model} `{name}`", *moving, *figures, len(mine)])
-    return table(["", *heads, *jumps, *waves, "seeds"], lines)
+        longest = max(d["time_ps"] for row in mine for d in row["drift"])
+        lines.append([f"{model} `{name}`", f"{longest:.0f}", *moving, *figures, len(mine)])
+    return table(["", "ps", *heads, *jumps, *waves, "seeds"], lines)
 
 
 def drifts(found: list[Row], kelvin: float) -> str:
