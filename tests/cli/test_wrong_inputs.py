@@ -107,7 +107,7 @@ TABLE = [
     # the configuration file and KEY=VALUE
     ("train nosuch.toml", r"no such file or directory: nosuch\.toml"),
     ("train run", r"is a directory: run"),
-    ("train run.yaml", r"run\.yaml is not TOML: .*line 1"),
+    ("train run.yaml", r"run\.yaml is not TOML: .*line 1.*; if it holds data: --data run\.yaml"),
     ("train broken.toml", r"broken\.toml is not TOML: .*line 1"),
     ("train latin.toml", r"latin\.toml is not TOML: .*utf-8"),
     ("train typo.toml", r"unknown key 'train\.epoch'; known: epochs, max_minutes"),

@@ -132,7 +132,8 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     try:
         return tomllib.loads(Path(path).read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not TOML: {error}") from None
+        hint = "" if Path(path).suffix == ".toml" else f"; if it holds data: --data {path}"
+        raise InputError(f"{path} is not TOML: {error}{hint}") from None
 
 
 def read_json(path: str | Path) -> Config:
