@@ -119,7 +119,7 @@ def main() -> None:
     try:
         from gradpot.cli import commands  # noqa: F401
 
-        code = app(standalone_mode=False)
+        code = app(prog_name="gradpot", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
         # whoever read our output has seen enough, as in `gradpot data list | head`
