@@ -17,7 +17,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import speed_page
 from accuracy import read
-from activations import RATES, ROWS, STUDIES, TUNED, TUNED_MODELS, case_of, tuned
+from activations import RATES, ROWS, STUDIES, TUNED, case_of, tuned
 from physics import ROWS as PHYSICS
 
 PAGE = Path(__file__).parents[1] / "docs" / "activations.md"
@@ -79,13 +79,10 @@ def rates(rows: list[Row]) -> str:
     found = of_study("rates", rows)
     lines = []
     heads = ["", "half the default", "default", "twice", "taken"]
-    for model in TUNED_MODELS:
-        for name in TUNED:
-            mine = [r for r in found if (r["model"], r["activation"]) == (model, name)]
-            row_of = {r["learning_rate"]: r for r in mine}
-            cells = [validation(row_of.get(rate)) for rate in RATES[model]]
-            if mine:
-                lines.append([f"{model} `{name}`", *cells, f"{tuned(rows, model, name):g}"])
+    for model, name, mine in groups(found):
+        row_of = {r["learning_rate"]: r for r in mine}
+        cells = [validation(row_of.get(rate)) for rate in RATES[model]]
+        lines.append([f"{model} `{name}`", *cells, f"{tuned(rows, model, name):g}"])
     return table(heads, lines)
 
 
@@ -180,8 +177,8 @@ def drifts(found: list[Row], kelvin: float) -> str:
 
 def figure(rows: list[Row]) -> None:
     """Every seed a point: test errors of forces at equal steps."""
-    panels = plt.subplots(1, len(TUNED_MODELS), figsize=(9, 3.6), layout="constrained")[1]
-    for panel, model in zip(panels, TUNED_MODELS):
+    panels = plt.subplots(1, len(TUNED), figsize=(9, 3.6), layout="constrained")[1]
+    for panel, model in zip(panels, TUNED):
         mine = [row for row in of_study("seeds", rows) if row["model"] == model and row["test"]]
         names = list(dict.fromkeys(row["activation"] for row in mine))
         for row in mine:
@@ -201,6 +198,12 @@ PARTS: dict[str, Callable[[list[Row]], str]] = {
     ),
     "untuned": lambda rows: grid(
         of_study("untuned", rows), activation, lambda row: row["model"], "activation"
+    ),
+    "mixed rates": lambda rows: grid(
+        of_study("mixed_rates", rows),
+        activation,
+        lambda row: f"rate {row['learning_rate']:g}",
+        "activation",
     ),
     "systems": lambda rows: grid(of_study("systems", rows), activation, where, "activation"),
     "rescalings": rescalings,

@@ -27,8 +27,8 @@ import numpy as np
 import torch
 import typer
 from accuracy import read
+from activations import FOUR, SEEDS, Case, has_row, tuned
 from activations import ROWS as TRAINED
-from activations import SEEDS, TUNED, Case, has_row, tuned
 from ase import Atoms
 from ase.optimize import BFGS
 from ase.vibrations import Vibrations
@@ -53,7 +53,7 @@ def run(
     data: Annotated[Path, typer.Option(help="folder with the data sets")] = Path("data"),
     runs: Annotated[Path, typer.Option(help="run folders of activations.py")] = Path("runs"),
     models: Annotated[str, typer.Option(help="with commas")] = "painn",
-    activations: Annotated[str, typer.Option(help="with commas")] = ",".join(TUNED),
+    activations: Annotated[str, typer.Option(help="with commas")] = ",".join(FOUR),
     seeds: Annotated[str, typer.Option(help="with commas")] = ",".join(map(str, SEEDS)),
     time_ps: Annotated[float, typer.Option(help="of each dynamics")] = 100.0,
     temperatures: Annotated[str, typer.Option(help="K, with commas")] = "300,500",
