@@ -94,6 +94,7 @@ FOUR = ("silu", "ssp", "irelu", "capped_irelu")
 TUNED = {"painn": (*FOUR, "ielu", "irelu_spline"), "schnet": FOUR}
 # half the default, the default and twice that
 RATES = {"painn": (2.5e-3, 5e-3, 1e-2), "schnet": (1.25e-3, 2.5e-3, 5e-3)}
+DEFAULT_RATE = {"dimenet++": 2e-3, "cgcnn": 5e-3, "forcenet": 5e-3, "gemnet-dt": 5e-3}
 SEEDS = (0, 1, 2)
 OTHERS = ("leaky_irelu", "tent", "softplus", "gelu", "tanh", "elu")
 # the authors' constant on MD17 is 10⁶ kcal/mol
@@ -189,9 +190,10 @@ def untuned(found: list[dict]) -> Iterator[Case]:
     """Models that are not tuned: as published, with IReLU, and with it where its authors put it."""
     for model in ("cgcnn", "forcenet", *SLOW):
         for activation in dict.fromkeys((PUBLISHED[model], "irelu", "capped_irelu")):
-            yield Case("ethanol", model, activation)
+            yield Case("ethanol", model, activation, DEFAULT_RATE[model])
     for model in SLOW:
-        yield Case("ethanol", model, PUBLISHED[model], output_activation="irelu")
+        case = Case("ethanol", model, PUBLISHED[model], DEFAULT_RATE[model])
+        yield case._replace(output_activation="irelu")
 
 
 def rescalings(found: list[dict]) -> Iterator[Case]:
@@ -233,7 +235,7 @@ STUDIES = {study.__name__: study for study in ALL}
 def tuned(found: list[dict], model: str, activation: str) -> float:
     """The rate with the best validation forces; the default where there was no tuning."""
     if activation not in TUNED.get(model, ()):
-        return Case._field_defaults["learning_rate"]
+        return DEFAULT_RATE.get(model, Case._field_defaults["learning_rate"])
     tried = {case for case in rates([]) if (case.model, case.activation) == (model, activation)}
     mine = [row for row in found if row["valid"] and case_of(row) in tried]
     best = min(mine, key=lambda row: row["valid"]["forces_mae_meV_A"], default=None)

@@ -228,9 +228,12 @@ def test_a_run_whose_time_went_into_compiling_has_a_model(tmp_path, monkeypatch)
     assert (tmp_path / "run" / "model.safetensors").exists()
 
 
-@pytest.mark.parametrize(("width", "rate"), [(16, 5e-3), (128, 2.5e-3)])
-def test_rate_falls_with_the_width(width, rate, tmp_path):
-    run(tmp_path / "run", "train.epochs=1", f"model.width={width}")
+@pytest.mark.parametrize(
+    ("model", "width", "rate"),
+    [("painn", 16, 5e-3), ("painn", 128, 2.5e-3), ("dimenet++", 16, 2e-3)],
+)
+def test_default_rate_is_of_the_model_and_falls_with_its_width(model, width, rate, tmp_path):
+    run(tmp_path / "run", "train.epochs=1", f"model.name={model}", f"model.width={width}")
     assert read_json(tmp_path / "run" / "config.json").train.learning_rate == rate
 
 

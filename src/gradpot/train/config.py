@@ -86,7 +86,7 @@ class Train(Section):
     batch_size: Count = 5
     optimizer: Literal["adam", "adamw"] = "adam"
     learning_rate: float | None = Field(default=None, gt=0)
-    """unless given, RATE, and beyond RATE_WIDTH less by the width of the model"""
+    """unless given, the model's or RATE, and beyond RATE_WIDTH less by the width of the model"""
     weight_decay: float = Field(default=0.0, ge=0)
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"
     warmup_steps: CountOrZero = 100

@@ -132,7 +132,7 @@ def prepare(settings: Config, frames: Frames, out: Path) -> tuple[Task, State]:
     if settings.train.valid_every is None:
         settings.train.valid_every = -(-STEPS_BETWEEN_VALIDATIONS // n_batches)
     if settings.train.learning_rate is None:
-        settings.train.learning_rate = _rate(spec.get("width"))
+        settings.train.learning_rate = _rate(model, spec.get("width"))
     settings.train.compile = pays(settings.train, n_batches, model)
     return task, State(model, settings.train)
 
@@ -261,9 +261,10 @@ def _about_forces(settings: Config, model: nn.Module) -> list[str]:
     return notices
 
 
-def _rate(width: int | None) -> float:
+def _rate(model: nn.Module, width: int | None) -> float:
     """The default learning rate of a network of this width; of others' networks it is not known."""
-    return RATE * min(1.0, RATE_WIDTH / (width or RATE_WIDTH))
+    rate = getattr(model, "learning_rate", RATE)
+    return rate * min(1.0, RATE_WIDTH / (width or RATE_WIDTH))
 
 
 def _begin(task: Task, fingerprint: str) -> None:
