@@ -1,6 +1,6 @@
 """What an activation costs in physics: drift of the energy, smoothness of forces, vibrations.
 
-    python benchmarks/physics.py run --data DATA --runs RUNS [--activations silu,irelu] [...]
+    python benchmarks/physics.py --data DATA --runs RUNS [--activations silu,irelu] [...]
 
 RUNS holds the models that `activations.py run --studies rates,seeds` has trained on rMD17 ethanol.
 A row of results/physics.jsonl for each model:

@@ -264,6 +264,14 @@ class Outputs(nn.Module):
             x = self.activation(torch.baddbmm(bias, x, weight))
         return (x @ self.last).sum(0).squeeze(-1)
 
+    def bound_moments(self, sums: Float[Tensor, "n_blocks n_atoms width"], limit: float) -> None:
+        """See `nn.mlp.bound_moments`; each block by itself, before there are biases."""
+        x = sums
+        for weight in (self.up, *self.hidden):
+            size = (x @ weight).square().mean((1, 2), keepdim=True).sqrt() / limit
+            weight.div_(size.clamp(min=1.0))
+            x = x @ weight if weight is self.up else self.activation(x @ weight)
+
 
 def weights(n_in: int, n_out: int, gain: float = 1.0) -> nn.Parameter:
     """Weights [n_in, n_out] as `linear` draws them.

@@ -5,8 +5,9 @@ the activation that a layer's input has passed: an activation that shrinks secon
 squares them, then leaves the same signal behind it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -58,6 +59,48 @@ class MLP(nn.Module):
         for layer, activation in zip(self.layers[:-1], self.activations, strict=True):
             x = activation(layer(x))
         return self.layers[-1](x)
+
+
+@torch.no_grad()
+def bound_moments(network: nn.Module, *inputs: object, limit: float = 1.0) -> None:
+    """Divide the weights of layers, in place: for these inputs no output has an rms above `limit`.
+
+    Layer by layer as in `unit_moments`, in the one pass in which each layer is reached. For
+    networks in which an activation that squares follows another without a path around it:
+    GemNet and DimeNet++ multiply the logarithm of what deviates by 2⁸ and more in a block. A
+    layer is a module with a matrix named weight that is no table of embeddings; one with
+    several matrices of its own brings a method `bound_moments`, which is given its inputs.
+    """
+    hooks = []
+    for module in network.modules():
+        if own := getattr(module, "bound_moments", None):
+            hooks.append(module.register_forward_pre_hook(partial(_own_bound, own, limit)))
+        elif _is_layer(module):
+            hooks.append(module.register_forward_hook(partial(_bound, limit)))
+    try:
+        network(*inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _is_layer(module: nn.Module) -> bool:
+    weight = getattr(module, "weight", None)
+    return isinstance(weight, Tensor) and weight.ndim > 1 and not isinstance(module, nn.Embedding)
+
+
+def _own_bound(own: Callable, limit: float, _module: nn.Module, inputs: tuple) -> None:
+    own(*inputs, limit)
+
+
+def _bound(
+    limit: float, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
+) -> Tensor | None:
+    size = output.square().mean().sqrt() / limit
+    if size <= 1.0:
+        return None
+    layer.weight.div_(size)  # type: ignore[operator, union-attr]
+    return layer.forward(*inputs)
 
 
 @torch.no_grad()

@@ -140,12 +140,16 @@ def _finite(loss: float, task: Task, state: State, index: Tensor) -> float:
     """Stop before a loss that is not finite spoils the weights."""
     if np.isfinite(loss):
         return loss
+    where = (
+        f"loss is {loss} at step {state.step + 1}, frames {index.tolist()} of the file: look at "
+    )
+    if not state.step:
+        raise RunError(f"{where}their labels, or choose another model.activation")
     kept = task.out / "model.safetensors"
     if not kept.exists():
         save(potential(task, state), kept)
     raise RunError(
-        f"loss is {loss} at step {state.step + 1}, frames {index.tolist()} of the file: look at "
-        "their labels, or lower train.learning_rate or train.clip_norm; "
+        f"{where}their labels, or lower train.learning_rate or train.clip_norm; "
         f"the last good model is {kept}"
     )
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from gradpot import __version__
 from gradpot.checkpoint import load, write_bytes, write_json
-from gradpot.data.dataset import dataset
+from gradpot.data.dataset import batch, dataset
 from gradpot.data.files import require
 from gradpot.data.frames import Frames
 from gradpot.data.health import RANDOM_SPLIT, inspect
@@ -29,6 +29,7 @@ from gradpot.train.board import with_board
 from gradpot.train.compiling import gradient_step, minutes, pays, why_not
 from gradpot.train.config import RATE, RATE_WIDTH, Config, Data, read_json
 from gradpot.train.loop import Task, Watch, batches_per_epoch, fit
+from gradpot.train.start import quiet
 from gradpot.train.state import State
 
 Say = Callable[[str], None]
@@ -84,7 +85,7 @@ def train(
         settings = settings.model_copy(deep=True)
         settings.train.compile = read_json(out / "config.json").train.compile
     frames = _frames(settings, say)
-    task, state = prepare(settings, frames, out)
+    task, state = prepare(settings, frames, out, (lambda _: None) if begun else say)
     say(str(task.rescaling))
     for notice in _about_forces(task.config, state.model):
         say(notice)
@@ -105,7 +106,7 @@ def train(
     return finish(task, state, frames)
 
 
-def prepare(settings: Config, frames: Frames, out: Path) -> tuple[Task, State]:
+def prepare(settings: Config, frames: Frames, out: Path, say: Say = print) -> tuple[Task, State]:
     """Split, references, graphs, network: all that follows from settings and data."""
     parts = split(
         frames.n_atoms.shape[0],
@@ -134,6 +135,9 @@ def prepare(settings: Config, frames: Frames, out: Path) -> tuple[Task, State]:
     if settings.train.learning_rate is None:
         settings.train.learning_rate = _rate(model, spec.get("width"))
     settings.train.compile = pays(settings.train, n_batches, model)
+    some = torch.from_numpy(parts.train)[: settings.train.batch_size]
+    if scaled := quiet(model, batch(data, some)):
+        say(scaled)
     return task, State(model, settings.train)
 
 
