@@ -48,7 +48,14 @@ def load(
         FileNotFoundError: there is no such file.
         InputError: it is not a gradpot model, or of another format.
     """
+    if Path(path).suffix == ".pt2":
+        raise InputError(
+            f"{path} is a compiled potential, which `gradpot md` and Calculator take; give the "
+            "model.safetensors that it was made from"
+        )
     tensors, header = read_tensors(path)
+    if spoiled := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise InputError(f"{path} has weights that are not finite ({spoiled[0]}): it is damaged")
     if "model" not in header:
         raise InputError(f"{path} is not a gradpot model; expected the model.safetensors of a run")
     if header["format"] != FORMAT:

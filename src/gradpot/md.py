@@ -329,6 +329,7 @@ def _summary(
         "formula": atoms.get_chemical_formula(),
         "n_atoms": len(atoms),
         "n_steps": n_steps,
+        "compiled": bool(getattr(atoms.calc, "compiled", False)),
         **known,
         "settings": limits,
         "folder": str(folder),

@@ -8,6 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from commands import TINY, contents, gradpot, process
 from safetensors.numpy import save_file
 
@@ -51,6 +52,8 @@ def place(tmp_path_factory):
     save_file({"a": np.zeros(3)}, folder / "foreign.safetensors")
     tensors, header = read_tensors(folder / "run" / "model.safetensors")
     write_tensors(folder / "former.safetensors", tensors, header | {"format": 1})
+    spoiled = tensors | {name: torch.full_like(x, torch.nan) for name, x in [*tensors.items()][:1]}
+    write_tensors(folder / "spoiled.safetensors", spoiled, header)
     _write_folders(folder)
     return folder
 
@@ -226,6 +229,8 @@ TABLE = [
         "eval former.safetensors water.npz",
         r"former\.safetensors was written by another version of gradpot, as format 1",
     ),
+    ("eval spoiled.safetensors water.npz", r"spoiled\.safetensors has weights that are not finite"),
+    ("eval some.pt2 water.npz", r"some\.pt2 is a compiled potential, .* give the model\.safet"),
     (f"eval {MODEL} nosuch.npz", r"nosuch\.npz is neither a file nor the name of a data set"),
     (f"eval {MODEL} unsaid.npz", r"unsaid\.npz does not say its energy and length unit"),
     (f"eval {MODEL} gold.npz", r"does not know Au; it was trained on H, C, O"),

@@ -218,7 +218,8 @@ def _in_words(summary: dict) -> str:
     wanted = summary["settings"]["temperature_K"]
     lines = [
         f"{summary['formula']}, {summary['settings']['ensemble']}: "
-        f"{summary['time_fs'] / 1000:g} ps in {summary['n_steps']} steps, {speed:.3g} ns/day"
+        f"{summary['time_fs'] / 1000:g} ps in {summary['n_steps']} steps, {speed:.3g} ns/day, "
+        f"{'' if summary['compiled'] else 'not '}compiled"
     ]
     if temperature is not None:
         set_up = summary["settings"]

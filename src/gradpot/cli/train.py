@@ -174,7 +174,13 @@ def _configuration(tables: dict[str, Any], out: Path | None, resume: bool) -> "C
         raise InputError("--resume needs --out RUN, the folder of the run to go on with")
     saved = out / "config.json" if out and resume else None
     if saved and saved.exists():
-        tables = merge(read_json(saved).model_dump(), tables)
+        before = read_json(saved)
+        file = tables.get("data", {}).get("file", before.data.file)
+        if file != before.data.file:  # its units would be looked for in the other file
+            raise InputError(
+                f"--resume: {out} was begun with data.file={before.data.file}, not {file}"
+            )
+        tables = merge(before.model_dump(), tables)
     elif saved and not tables:
         raise InputError(f"--resume: there is no run in {out}; to begin one, say with which data")
     return config(tables)

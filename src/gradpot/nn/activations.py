@@ -78,6 +78,8 @@ def activation(name: str) -> Activation:
 
 def look_up(name: str) -> Activation:
     """`activation` without a warning."""
+    if not isinstance(name, str):
+        raise InputError(f"activation is {name!r}, expected a name such as 'irelu'")
     base, bracket, rest = name.partition("(")
     if base in FAMILIES:
         return FAMILIES[base](*([_number(name, rest)] if bracket else []))
