@@ -29,11 +29,15 @@ from typing import Annotated, NamedTuple
 
 import typer
 from accuracy import machine, read
-from first_runs import ETHANOL, FEW, KBAR, SILICON
 
 from peers.training.watch import ONE_THREAD
 
 ROWS = Path(__file__).parent / "results" / "activations.jsonl"
+# training file and test file; how stress is read; of a file of 1,000 frames or more
+ETHANOL = ("rmd17_ethanol/rmd17_ethanol_train1000.npz", "rmd17_ethanol/rmd17_ethanol_test500.npz")
+SILICON = ("mlearn_si/si_training214.npz", "mlearn_si/si_test25.npz")
+KBAR = "--stress-key virial_stress --stress-unit kbar --stress-order vasp --stress-sign compression"
+FEW = "data.n_train=950 data.n_valid=50"
 app = typer.Typer(help=__doc__, add_completion=False)
 RowsOption = Annotated[Path, typer.Option("--rows", help="file of rows")]
 
