@@ -200,6 +200,14 @@ def untuned(found: list[dict]) -> Iterator[Case]:
         yield case._replace(output_activation="irelu")
 
 
+def output_blocks(found: list[dict]) -> Iterator[Case]:
+    """IReLU where its authors put it in GemNet-dT, three seeds."""
+    for seed in SEEDS:
+        for output in (None, "irelu"):
+            case = Case("ethanol", "gemnet-dt", "silu", DEFAULT_RATE["gemnet-dt"], seed)
+            yield case._replace(output_activation=output)
+
+
 def rescalings(found: list[dict]) -> Iterator[Case]:
     """What references and scale do, in both units."""
     for model, system in (("schnet", "md17"), ("painn", "ethanol"), ("painn", "md17")):
@@ -232,7 +240,10 @@ def mixed_rates(found: list[dict]) -> Iterator[Case]:
             yield Case("mixed", "painn", activation, rate)
 
 
-ALL = (rates, seeds, equal_time, untuned, rescalings, norms, systems, mixed_rates, others, defaults)
+ALL = (
+    *(rates, seeds, equal_time, untuned, output_blocks, rescalings, norms),
+    *(systems, mixed_rates, others, defaults),
+)
 STUDIES = {study.__name__: study for study in ALL}
 
 

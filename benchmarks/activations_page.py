@@ -199,6 +199,9 @@ PARTS: dict[str, Callable[[list[Row]], str]] = {
     "untuned": lambda rows: grid(
         of_study("untuned", rows), activation, lambda row: row["model"], "activation"
     ),
+    "output blocks": lambda rows: grid(
+        of_study("output_blocks", rows), activation, lambda row: row["model"], "activation"
+    ),
     "mixed rates": lambda rows: grid(
         of_study("mixed_rates", rows),
         activation,

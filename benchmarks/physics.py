@@ -61,12 +61,13 @@ def run(
 ) -> None:
     """Measure every model that was trained and has no row yet."""
     trained = read(TRAINED)
+    good = [row for row in trained if row["test"]]
     done = {(row["model"], row["activation"], row["seed"]) for row in read(rows)}
     asked = product(seeds.split(","), models.split(","), activations.split(","))
     for seed, model, activation in asked:
         rate = tuned(trained, model, activation)
         case = Case("ethanol", model, activation, rate, int(seed))
-        if (model, activation, case.seed) in done or not has_row(case, trained):
+        if (model, activation, case.seed) in done or not has_row(case, good):
             continue
         file = runs / case.name / "model.safetensors"
         kelvins = map(float, temperatures.split(","))
