@@ -44,6 +44,7 @@ OURS = {
     for name in ("painn", "schnet", "gemnet-dt", "dimenet++", "cgcnn", "forcenet")
 }
 OURS["gradpot-painn-128"] = "painn model.width=128 train.learning_rate=5e-3"
+OURS["gradpot-gemnet-dt-irelu"] = "gemnet-dt model.output_activation=irelu"
 # CPU seconds of the run that measures how fast a peer steps: left out, and measured
 PROBE_S = (10.0, 30.0)
 # of a budget; the rest is for validations and for a machine that is slower than it was
