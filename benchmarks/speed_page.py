@@ -33,6 +33,7 @@ TARGETS = [
     ("schnet-128x6", STEP, ["pyg"], True, 5),
     ("schnet-128x6", STEP, ["pyg"], False, 15),
     ("painn-128x3", STEP, ["schnetpack"], True, 4),
+    ("dimenet++", ("train", "ethanol", 10), ["pyg"], True, 5),
     ("schnet-128x6", ETHANOL, ["pyg", "schnetpack"], True, 10),
     ("schnet-128x6", ASPIRIN, ["pyg", "schnetpack"], True, 10),
     ("painn-128x3", ETHANOL, ["schnetpack"], True, 10),
