@@ -12,9 +12,8 @@ stopped and repeated. `plan` tells how many cases of each study have rows.
 Rates come first: PaiNN and SchNet are trained with `silu`, `ssp`, `irelu` and `capped_irelu`, PaiNN
 with `ielu` and `irelu_spline` too, at three learning rates with the first seed, and the rate whose
 validation forces are best is the one that the later studies take. That is all the tuning, and it is
-the same for each. Compiled code is
-kept in RUNS/inductor, and made before a training of so many CPU minutes begins; `compile_cpu_s` of
-`train_cpu_s` went into compiling or loading it.
+the same for each. Compiled code is kept in RUNS/inductor, and made before a training of so many CPU
+minutes begins; `compile_cpu_s` of `train_cpu_s` went into compiling or loading it.
 """
 
 import json
@@ -98,7 +97,8 @@ FOUR = ("silu", "ssp", "irelu", "capped_irelu")
 TUNED = {"painn": (*FOUR, "ielu", "irelu_spline"), "schnet": FOUR}
 # half the default, the default and twice that
 RATES = {"painn": (2.5e-3, 5e-3, 1e-2), "schnet": (1.25e-3, 2.5e-3, 5e-3)}
-DEFAULT_RATE = {"dimenet++": 2e-3, "cgcnn": 5e-3, "forcenet": 5e-3, "gemnet-dt": 5e-3}
+# where it is not that of a case
+DEFAULT_RATE = {"dimenet++": 2e-3}
 SEEDS = (0, 1, 2)
 OTHERS = ("leaky_irelu", "tent", "softplus", "gelu", "tanh", "elu")
 # the authors' constant on MD17 is 10⁶ kcal/mol
@@ -194,18 +194,17 @@ def untuned(found: list[dict]) -> Iterator[Case]:
     """Models that are not tuned: as published, with IReLU, and with it where its authors put it."""
     for model in ("cgcnn", "forcenet", *SLOW):
         for activation in dict.fromkeys((PUBLISHED[model], "irelu", "capped_irelu")):
-            yield Case("ethanol", model, activation, DEFAULT_RATE[model])
+            yield Case("ethanol", model, activation, tuned(found, model, activation))
     for model in SLOW:
-        case = Case("ethanol", model, PUBLISHED[model], DEFAULT_RATE[model])
-        yield case._replace(output_activation="irelu")
+        rate = tuned(found, model, PUBLISHED[model])
+        yield Case("ethanol", model, PUBLISHED[model], rate, output_activation="irelu")
 
 
 def output_blocks(found: list[dict]) -> Iterator[Case]:
     """IReLU where its authors put it in GemNet-dT, three seeds."""
     for seed in SEEDS:
         for output in (None, "irelu"):
-            case = Case("ethanol", "gemnet-dt", "silu", DEFAULT_RATE["gemnet-dt"], seed)
-            yield case._replace(output_activation=output)
+            yield Case("ethanol", "gemnet-dt", "silu", seed=seed, output_activation=output)
 
 
 def rescalings(found: list[dict]) -> Iterator[Case]:

@@ -268,9 +268,10 @@ class Outputs(nn.Module):
         """See `nn.mlp.bound_moments`; each block by itself, before there are biases."""
         x = sums
         for weight in (self.up, *self.hidden):
-            size = (x @ weight).square().mean((1, 2), keepdim=True).sqrt() / limit
-            weight.div_(size.clamp(min=1.0))
-            x = x @ weight if weight is self.up else self.activation(x @ weight)
+            x = x @ weight
+            size = (x.square().mean((1, 2), keepdim=True).sqrt() / limit).clamp(min=1.0)
+            weight.div_(size)
+            x = x / size if weight is self.up else self.activation(x / size)
 
 
 def weights(n_in: int, n_out: int, gain: float = 1.0) -> nn.Parameter:
