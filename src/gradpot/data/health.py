@@ -21,17 +21,18 @@ STRONG_FORCE = 10.0
 NET_FORCE_SHARE = 0.02
 """of the rms force times √n_atoms, above which the net force of a frame is worth a warning"""
 MIN_PAIRS = 8
-RANDOM_SPLIT = "a random split"
-"""in warnings that concern no other split"""
 # of `step_share`: random frames have about 1
 CONSECUTIVE = 0.2
 
 
-def inspect(frames: Frames) -> dict[str, Any]:
+def inspect(frames: Frames, random_split: bool = True) -> dict[str, Any]:
     """A summary that JSON can hold: sizes, ranges, missing labels, duplicates, warnings.
 
     `warnings` is a list of sentences, empty where nothing looks wrong; `consistency` says whether
     energies and forces belong together (see `gradpot.data.nearpairs`). Seconds for 100,000 frames.
+
+    Args:
+        random_split: warn also of what would spoil a random split, and no other.
     """
     net = net_forces(frames)
     summary = {
@@ -54,7 +55,7 @@ def inspect(frames: Frames) -> dict[str, Any]:
         "stress_consistency": stress_consistency(frames),
         "notices": list(frames.notices),
     }
-    return {**summary, "warnings": warnings(summary)}
+    return {**summary, "warnings": warnings(summary, random_split)}
 
 
 def elements(frames: Frames) -> dict[str, int]:
@@ -156,7 +157,7 @@ def judge(found: Fit) -> tuple[str, str]:
     return "unit error", _mistake(size, doubt) + sign
 
 
-def warnings(summary: dict[str, Any]) -> list[str]:
+def warnings(summary: dict[str, Any], random_split: bool) -> list[str]:
     """What a person should look at before training."""
     found = []
     for judged in (summary["consistency"], summary["stress_consistency"]):
@@ -174,15 +175,19 @@ def warnings(summary: dict[str, Any]) -> list[str]:
         found.append(
             f"the forces of frame {net['frame']} do not add up to zero but to {net['max']:.3g} eV/Å"
         )
-    share = summary["step_share"]
+    return found + (_split_warnings(summary) if random_split else [])
+
+
+def _split_warnings(summary: dict[str, Any]) -> list[str]:
+    found, share = [], summary["step_share"]
     if share is not None and share < CONSECUTIVE:
         found.append(
-            f"these look like consecutive steps of a trajectory: {RANDOM_SPLIT} would test on "
+            "these look like consecutive steps of a trajectory: a random split would test on "
             "near-copies of training frames; train with data.split=block"
         )
     if summary["duplicates"]:
         found.append(
-            f"{summary['duplicates']} frames are copies of others; {RANDOM_SPLIT} would put some "
+            f"{summary['duplicates']} frames are copies of others; a random split would put some "
             "of them in the training and in the test set"
         )
     return found

@@ -14,7 +14,7 @@ from gradpot.checkpoint import load, write_bytes, write_json
 from gradpot.data.dataset import batch, dataset
 from gradpot.data.files import require
 from gradpot.data.frames import Frames
-from gradpot.data.health import RANDOM_SPLIT, inspect
+from gradpot.data.health import inspect
 from gradpot.data.references import Rescaling, given, isolated, least_squares, rescaling
 from gradpot.data.source import read
 from gradpot.data.split import Split, split
@@ -218,8 +218,7 @@ def _frames(settings: Config, say: Say) -> Frames:
 def _suspicious(frames: Frames, split: str) -> list[str]:
     """What `gradpot data info` would warn of, for the first frames."""
     some = frames.take(np.arange(min(frames.n_atoms.shape[0], INSPECTED)))
-    found = inspect(some)["warnings"]
-    return [f"warning: {text}" for text in found if split == "random" or RANDOM_SPLIT not in text]
+    return [f"warning: {text}" for text in inspect(some, split == "random")["warnings"]]
 
 
 def _rescaling(settings: Config, frames: Frames, parts: Split) -> Rescaling:
