@@ -34,8 +34,8 @@ from gradpot.models import build
 from gradpot.nn.activations import ACTIVATIONS, FAMILIES, look_up
 from gradpot.process import keep_memory
 from gradpot.train.loss import Weights, penalty, weighted
-from gradpot.train.state import flatten
 from gradpot.train.step import gradients
+from gradpot.train.weights import flatten
 
 ROWS = RESULTS / "activation_kernels.jsonl"
 PAGE = Path(__file__).parents[1] / "docs" / "activations.md"

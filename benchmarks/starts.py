@@ -20,8 +20,8 @@ from gradpot.data.source import read
 from gradpot.models import build
 from gradpot.potential import predict
 from gradpot.train.loss import Weights, penalty, rescaled, weighted
-from gradpot.train.state import flatten
 from gradpot.train.step import gradients
+from gradpot.train.weights import by_name, flatten, layout
 
 ROWS = Path(__file__).parent / "results" / "starts.jsonl"
 BLOCKS = {"schnet": "interactions", "painn": "updates"}
@@ -41,11 +41,10 @@ def start(model: str, activation: str, n_layers: int, seed: int, piece: Batch) -
     torch.manual_seed(seed)
     network = build(model, activation=activation, n_layers=n_layers)
     force = rms(predict(network, piece.graph).forces)
-    parameters = dict(network.named_parameters())
     _, slope = gradients(network, COST, stress=False)(flatten(network), piece)
-    parts = slope.split([p.numel() for p in parameters.values()])
+    named = by_name(slope, layout(network))
     ends = [
-        rms(torch.cat([g for n, g in zip(parameters, parts, strict=True) if n.startswith(block)]))
+        rms(torch.cat([g.flatten() for n, g in named.items() if n.startswith(block)]))
         for block in (f"{BLOCKS[model]}.0.", f"{BLOCKS[model]}.{n_layers - 1}.")
     ]
     return [force, *ends]

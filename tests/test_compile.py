@@ -14,8 +14,8 @@ from gradpot.data.dataset import Dataset, batch, dataset
 from gradpot.data.source import read
 from gradpot.models import build
 from gradpot.train.loss import Weights, penalty, weighted
-from gradpot.train.state import flatten
 from gradpot.train.step import gradients
+from gradpot.train.weights import flatten
 from variants import ONE_FORM_EACH, small
 
 

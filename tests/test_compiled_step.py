@@ -15,8 +15,8 @@ from gradpot.data.source import read
 from gradpot.data.stress import StressLabel
 from gradpot.models import MODELS, build
 from gradpot.train.loss import Weights, penalty, weighted
-from gradpot.train.state import flatten
 from gradpot.train.step import gradients
+from gradpot.train.weights import flatten
 
 pytestmark = pytest.mark.slow
 BATCHES = [[0, 700, 1500], list(range(40, 60)), [2400, 3], list(range(0, 2500, 300))]

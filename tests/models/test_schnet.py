@@ -13,8 +13,8 @@ from gradpot.graph import from_atoms, join
 from gradpot.models import build
 from gradpot.models.schnet import FILTER_SCALE
 from gradpot.train.loss import Weights, penalty, rescaled, weighted
-from gradpot.train.state import flatten
 from gradpot.train.step import gradients
+from gradpot.train.weights import flatten
 
 
 @pytest.fixture(scope="module")

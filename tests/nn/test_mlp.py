@@ -17,8 +17,8 @@ from gradpot.nn.activations import activation, gain
 from gradpot.nn.mlp import MLP, linear, unit_moments
 from gradpot.potential import Potential, predict
 from gradpot.train.loss import Weights, penalty, rescaled, weighted
-from gradpot.train.state import flatten
 from gradpot.train.step import gradients
+from gradpot.train.weights import by_name, flatten, layout
 
 MODELS = {"schnet": "interactions", "painn": "updates"}
 SCALE = 1.19  # eV, the rms force component of ethanol times 1 Å
@@ -91,11 +91,12 @@ def block_gradients(network, blocks: str, piece: Batch) -> torch.Tensor:
         penalty=penalty("huber", 0.1),
     )
     _, slope = gradients(network, loss, stress=False)(flatten(network), rescaled(piece, SCALE))
-    parts = slope.split([p.numel() for p in network.parameters()])
-    named = dict(zip([name for name, _ in network.named_parameters()], parts, strict=True))
+    named = by_name(slope, layout(network))
     return torch.stack(
         [
-            rms(torch.cat([g for n, g in named.items() if n.startswith(f"{blocks}.{i}.")]))
+            rms(
+                torch.cat([g.flatten() for n, g in named.items() if n.startswith(f"{blocks}.{i}.")])
+            )
             for i in range(len(getattr(network, blocks)))
         ]
     )

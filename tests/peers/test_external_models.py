@@ -21,8 +21,8 @@ from gradpot.potential import Potential, predict
 from gradpot.train.config import config, override
 from gradpot.train.loss import Weights, penalty, weighted
 from gradpot.train.run import train
-from gradpot.train.state import flatten
 from gradpot.train.step import gradients
+from gradpot.train.weights import flatten
 
 CUTOFF = 4.0
 SIZES = {"width": 16, "n_layers": 2, "n_radial": 6}

@@ -84,7 +84,8 @@ class Train(Section):
     max_cpu_minutes: float | None = Field(default=None, gt=0)
     """minutes of processor time, which other programs on the machine do not use up"""
     batch_size: Count = 5
-    optimizer: Literal["adam", "adamw"] = "adam"
+    optimizer: Literal["muon", "adam", "adamw"] = "muon"
+    """muon leaves what is no matrix to adamw"""
     learning_rate: float | None = Field(default=None, gt=0)
     """unless given, the model's or RATE, and beyond RATE_WIDTH less by the width of the model"""
     weight_decay: float = Field(default=0.0, ge=0)

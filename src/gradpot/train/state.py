@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from gradpot.checkpoint import read_tensors, write_tensors
 from gradpot.errors import InputError
 from gradpot.train.config import Train
+from gradpot.train.optimizers import optimizers
+from gradpot.train.weights import flatten, layout
 
 COUNTERS = {
     "step": 0,  # gradient steps done
@@ -27,20 +29,20 @@ COUNTERS = {
     "wall_s": 0.0,
     "cpu_s": 0.0,
 }
-# 3: SchNet's weights are without the factors of its filters and branches
-FORMAT = 3
+# 4: several optimizers
+FORMAT = 4
 
 
 class State:
-    """Weights, their moving average, the optimizer and the counters of a run.
+    """Weights, their moving average, the optimizers and the counters of a run.
 
     Attributes:
         model: what is trained.
         average: the same network with exponentially averaged weights; validated and kept. It is in
             evaluation mode, the model in training mode.
         weights, averages: all parameters of the two, end to end. The networks' parameters are
-            views of them, so that a step of the optimizer is one pass over one tensor.
-        optimizer: Adam or AdamW.
+            views of them, so that a step of Adam is one pass over one tensor.
+        optimizers: each for a part of the weights, see `optimizers.optimizers`.
         step, epoch, ...: see `COUNTERS`.
     """
 
@@ -60,9 +62,8 @@ class State:
         self.model = model.train()
         self.average = deepcopy(model).requires_grad_(False).eval()
         self.weights, self.averages = flatten(model), flatten(self.average)
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
-        # the rate is set before every step
-        self.optimizer = kind([self.weights], weight_decay=config.weight_decay, fused=True)
+        self.weights.grad = torch.zeros_like(self.weights)
+        self.optimizers = optimizers(self.weights, layout(model), config)
         vars(self).update(COUNTERS)
         self.compile_cpu_s = 0.0
 
@@ -83,8 +84,9 @@ class State:
         """Write everything to one safetensors file, all or nothing."""
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
-        for i, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{k}": v for k, v in moments.items()}
+        for n, optimizer in enumerate(self.optimizers):
+            for i, moments in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer.{n}.{i}.{k}": v for k, v in moments.items()}
         write_tensors(path, tensors, {"format": FORMAT, "counters": self.counters()})
 
     def restore(self, path: Path) -> None:
@@ -108,21 +110,11 @@ class State:
             self.average.load_state_dict(parts["average"])
         except RuntimeError as error:
             raise InputError(f"{path} does not fit this model: {error}") from None
-        moments: dict[int, dict[str, Tensor]] = {}
+        moments: list[dict[int, dict[str, Tensor]]] = [{} for _ in self.optimizers]
         for key, tensor in parts["optimizer"].items():
-            i, _, kind = key.partition(".")
-            moments.setdefault(int(i), {})[kind] = tensor
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+            n, i, kind = key.split(".")
+            moments[int(n)].setdefault(int(i), {})[kind] = tensor
+        for optimizer, found in zip(self.optimizers, moments, strict=True):
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": found, "param_groups": groups})
         vars(self).update(header["counters"])
-
-
-@torch.no_grad()
-def flatten(model: nn.Module) -> Tensor:
-    """Lay the parameters of a model end to end in one tensor, of which they become views."""
-    parameters = list(model.parameters())
-    weights = torch.cat([p.reshape(-1) for p in parameters])
-    pieces = weights.split([p.numel() for p in parameters])
-    for parameter, piece in zip(parameters, pieces, strict=True):
-        parameter.data = piece.view_as(parameter)
-    return weights

@@ -10,25 +10,24 @@ from gradpot.data.dataset import Batch
 from gradpot.potential import predict
 from gradpot.train.config import Train
 from gradpot.train.state import State
+from gradpot.train.weights import by_name, layout
 
 BatchLoss = Callable[..., Tensor]
 
 
 def gradients(model: nn.Module, loss: BatchLoss, stress: bool) -> Gradients:
-    """A function from all weights, as `state.flatten` lays them, and a batch to loss and gradient.
+    """A function from all weights, in the order of `layout`, and a batch to loss and gradient.
 
     Args:
         loss: of the network's raw properties and the batch (`loss.weighted`).
         stress: whether the loss looks at the stress.
     """
-    shapes = {name: p.shape for name, p in model.named_parameters()}
-    sizes = [shape.numel() for shape in shapes.values()]
+    slots = layout(model)
 
     def step(weights: Tensor, piece: Batch) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             weights = weights.detach().requires_grad_()
-            pieces = zip(shapes.items(), weights.split(sizes), strict=True)
-            parameters = {name: part.view(shape) for (name, shape), part in pieces}
+            parameters = by_name(weights, slots)
 
             def network(graph):
                 return torch.func.functional_call(model, parameters, (graph,))
@@ -44,11 +43,12 @@ def gradients(model: nn.Module, loss: BatchLoss, stress: bool) -> Gradients:
 @torch.no_grad()
 def update(state: State, slope: Tensor, learning_rate: float, config: Train) -> None:
     """Clip, step, average: change the weights of `state` by one batch's gradient."""
-    state.weights.grad = slope
+    state.weights.grad.copy_(slope)  # type: ignore[union-attr]
     torch.nn.utils.clip_grad_norm_([state.weights], config.clip_norm)
-    for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate
-    state.optimizer.step()
+    for optimizer in state.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+        optimizer.step()
     # the average forgets the first steps sooner
     decay = min(config.ema, (1 + state.step) / (10 + state.step))
     state.averages.lerp_(state.weights, 1.0 - decay)
