@@ -121,6 +121,8 @@ class Case(NamedTuple):
     cpu_minutes: float | None = None
     """None: the epochs of the system"""
     batch_size: int = 5
+    optimizer: str = "adam"
+    """rows without one are of the time when there was no other"""
 
     @property
     def name(self) -> str:
@@ -136,6 +138,7 @@ class Case(NamedTuple):
             *("--model", self.model, "--activation", self.activation, *system.settings.split()),
             f"train.learning_rate={self.learning_rate}",
             f"train.batch_size={self.batch_size}",
+            f"train.optimizer={self.optimizer}",
             f"seed={self.seed}",
             f"train.epochs={epochs}" if self.cpu_minutes is None else budget,
             f"train.compile={str(self.model not in SLOW).lower()}",
@@ -150,7 +153,7 @@ class Case(NamedTuple):
 
 def case_of(row: dict) -> Case:
     """What a row is about."""
-    return Case(*(row[key] for key in Case._fields))
+    return Case(**{key: row[key] for key in Case._fields if key in row})
 
 
 def rates(found: list[dict]) -> Iterator[Case]:
@@ -239,9 +242,18 @@ def mixed_rates(found: list[dict]) -> Iterator[Case]:
             yield Case("mixed", "painn", activation, rate)
 
 
+def muon(found: list[dict]) -> Iterator[Case]:
+    """The default optimizer: its default rate with three seeds, half and twice that with one."""
+    for model in ("painn", "schnet"):
+        for activation in dict.fromkeys((PUBLISHED[model], "silu", "irelu", "capped_irelu")):
+            case = Case("ethanol", model, activation, optimizer="muon")
+            yield from (case._replace(seed=seed) for seed in SEEDS)
+            yield from (case._replace(learning_rate=rate) for rate in (2.5e-3, 1e-2))
+
+
 ALL = (
     *(rates, seeds, equal_time, untuned, output_blocks, rescalings, norms),
-    *(systems, mixed_rates, others, defaults),
+    *(systems, mixed_rates, others, defaults, muon),
 )
 STUDIES = {study.__name__: study for study in ALL}
 

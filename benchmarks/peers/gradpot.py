@@ -48,7 +48,8 @@ def training(model: str, frames: Frames, mode: str) -> tuple[Callable[[], Tensor
     keep_memory()
     network = build(**MODELS[model], cutoff=CUTOFF)
     data = graphs(frames)._replace(triplets=getattr(network, "uses_triplets", False))
-    config = Train()
+    # as the others do
+    config = Train(optimizer="adam")
     state = State(network, config)
     loss = partial(
         weighted,

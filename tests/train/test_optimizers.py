@@ -1,0 +1,91 @@
+"""Muon against torch's, against singular values, and the order of weights that it wants."""
+
+import pytest
+import torch
+from torch import nn
+
+from gradpot.models import MODELS, build
+from gradpot.train.config import Train
+from gradpot.train.optimizers import Muon, optimizers, orthogonal
+from gradpot.train.weights import by_name, flatten, layout, stacks
+
+
+def small(name: str) -> nn.Module:
+    return build(name, cutoff=4.0, width=16, n_layers=2)
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (2, 8, 40), (2, 40, 8)])
+def test_singular_values_become_one_and_vectors_stay(shape):
+    torch.manual_seed(0)
+    x = torch.randn(shape, dtype=torch.float64)
+    turned = orthogonal(x)
+    values = torch.linalg.svdvals(turned)
+    assert values.min() > 0.6
+    assert values.max() < 1.3
+    u, _, v = torch.linalg.svd(x, full_matrices=False)
+    core = u.mT @ turned @ v.mT
+    rest = core - torch.diag_embed(core.diagonal(dim1=-2, dim2=-1))
+    assert rest.abs().max() < 1e-9
+
+
+def test_matrices_do_not_see_each_other():
+    torch.manual_seed(0)
+    x = (
+        torch.randn(4, 8, 16, dtype=torch.float64)
+        * torch.tensor([1e-6, 1.0, 1e6, 0.0])[:, None, None]
+    )
+    together = orthogonal(x)
+    for i in range(4):
+        torch.testing.assert_close(orthogonal(x[i : i + 1])[0], together[i])
+    assert not together[3].any()
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (8, 32), (32, 8)])
+def test_muon_moves_as_in_torch(shape):
+    """Torch's orthogonalizes in bfloat16."""
+    torch.manual_seed(0)
+    start, slopes = torch.randn(shape), torch.randn(20, *shape)
+    ours, theirs = start.clone()[None], nn.Parameter(start.clone())
+    mine = Muon([ours], weight_decay=0.1)
+    other = torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for slope in slopes:
+        mine.param_groups[0]["lr"] = 0.02
+        ours.grad, theirs.grad = slope[None].clone(), slope.clone()
+        mine.step()
+        other.step()
+    moved = (theirs.detach() - start).norm()
+    assert (ours[0] - theirs.detach()).norm() < 0.03 * moved
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_weights_in_order(name):
+    """Every weight once; matrices of one shape are one stack; embeddings are with the vectors."""
+    torch.manual_seed(0)
+    network = small(name)
+    before = {key: p.detach().clone() for key, p in network.named_parameters()}
+    weights, slots = flatten(network), layout(network)
+    found = by_name(weights, slots)
+    assert found.keys() == before.keys()
+    for key, value in before.items():
+        assert torch.equal(found[key], value)
+    others, matrices = stacks(weights, slots)
+    assert others.numel() + sum(stack.numel() for stack in matrices) == weights.numel()
+    assert len({stack.shape[1:] for stack in matrices}) == len(matrices)
+    assert all(min(stack.shape[1:]) > 1 for stack in matrices)
+    n_embedded = sum(m.weight.numel() for m in network.modules() if isinstance(m, nn.Embedding))
+    assert others.numel() >= n_embedded
+    matrices[-1].zero_()
+    assert sum(not p.any() for p in network.parameters()) > sum(
+        not p.any() for p in before.values()
+    )
+
+
+def test_without_matrices_and_with_nothing_else():
+    for model, n_optimizers in ((nn.Linear(1, 1), 1), (nn.Linear(3, 4, bias=False), 2)):
+        weights = flatten(model)
+        weights.grad = torch.ones_like(weights)
+        before, moved = weights.clone(), optimizers(weights, layout(model), Train())
+        assert len(moved) == n_optimizers
+        for optimizer in moved:
+            optimizer.step()
+        assert (weights != before).all()
