@@ -244,16 +244,23 @@ def mixed_rates(found: list[dict]) -> Iterator[Case]:
 
 def muon(found: list[dict]) -> Iterator[Case]:
     """The default optimizer: its default rate with three seeds, half and twice that with one."""
-    for model in ("painn", "schnet"):
-        for activation in dict.fromkeys((PUBLISHED[model], "silu", "irelu", "capped_irelu")):
-            case = Case("ethanol", model, activation, optimizer="muon")
-            yield from (case._replace(seed=seed) for seed in SEEDS)
-            yield from (case._replace(learning_rate=rate) for rate in (2.5e-3, 1e-2))
+    for activation in ("silu", "irelu", "capped_irelu", "ielu"):
+        case = Case("ethanol", "painn", activation, 2.5e-3, optimizer="muon")
+        yield from (case._replace(seed=seed) for seed in SEEDS)
+        yield from (case._replace(learning_rate=rate) for rate in (1.25e-3, 5e-3))
+
+
+def muon_defaults(found: list[dict]) -> Iterator[Case]:
+    """The same question as `defaults`."""
+    for system in ("silicon", "mixed"):
+        for rate, batch_size in ((2.5e-3, 5), (1.25e-3, 5), (5e-3, 5), (2.5e-3, 2), (2.5e-3, 10)):
+            case = Case(system, "painn", "silu", rate, batch_size=batch_size, optimizer="muon")
+            yield case._replace(cpu_minutes=DEFAULTS_CPU_MINUTES)
 
 
 ALL = (
     *(rates, seeds, equal_time, untuned, output_blocks, rescalings, norms),
-    *(systems, mixed_rates, others, defaults, muon),
+    *(systems, mixed_rates, others, defaults, muon, muon_defaults),
 )
 STUDIES = {study.__name__: study for study in ALL}
 

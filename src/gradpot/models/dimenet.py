@@ -45,7 +45,7 @@ class DimeNetPlusPlus(nn.Module):
 
     uses_triplets = True
     # of a width of 64; at 5e-3 the forces are lost after 4,000 steps
-    learning_rate = 2e-3
+    adam_rate = 2e-3
     spread: Tensor
 
     def __init__(

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from gradpot.errors import InputError
 
-# Adam's steps are the larger the more weights add up: wider networks diverge at smaller rates
-RATE, RATE_WIDTH = 5e-3, 64
+# steps are the larger the more weights add up: wider networks diverge at smaller rates
+MUON_RATE, ADAM_RATE, RATE_WIDTH = 2.5e-3, 5e-3, 64
 # what torch and numpy can count
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 CountOrZero = Annotated[int, Field(ge=0, lt=2**31)]
@@ -87,7 +87,8 @@ class Train(Section):
     optimizer: Literal["muon", "adam", "adamw"] = "muon"
     """muon leaves what is no matrix to adamw"""
     learning_rate: float | None = Field(default=None, gt=0)
-    """unless given, the model's or RATE, and beyond RATE_WIDTH less by the width of the model"""
+    """unless given, MUON_RATE, or for Adam the model's `adam_rate` or ADAM_RATE, and beyond
+    RATE_WIDTH less by the width of the model"""
     weight_decay: float = Field(default=0.0, ge=0)
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"
     warmup_steps: CountOrZero = 100

@@ -27,7 +27,7 @@ from gradpot.potential import NOT_CONSERVATIVE
 from gradpot.process import keep_memory, usage
 from gradpot.train.board import with_board
 from gradpot.train.compiling import gradient_step, minutes, pays, why_not
-from gradpot.train.config import RATE, RATE_WIDTH, Config, Data, read_json
+from gradpot.train.config import ADAM_RATE, MUON_RATE, RATE_WIDTH, Config, Data, Train, read_json
 from gradpot.train.loop import Task, Watch, batches_per_epoch, fit
 from gradpot.train.start import quiet
 from gradpot.train.state import State
@@ -133,7 +133,7 @@ def prepare(settings: Config, frames: Frames, out: Path, say: Say = print) -> tu
     if settings.train.valid_every is None:
         settings.train.valid_every = -(-STEPS_BETWEEN_VALIDATIONS // n_batches)
     if settings.train.learning_rate is None:
-        settings.train.learning_rate = _rate(model, spec.get("width"))
+        settings.train.learning_rate = _rate(settings.train, model, spec.get("width"))
     settings.train.compile = pays(settings.train, n_batches, model)
     some = torch.from_numpy(parts.train)[: settings.train.batch_size]
     if scaled := quiet(model, batch(data, some)):
@@ -264,9 +264,9 @@ def _about_forces(settings: Config, model: nn.Module) -> list[str]:
     return notices
 
 
-def _rate(model: nn.Module, width: int | None) -> float:
+def _rate(train: Train, model: nn.Module, width: int | None) -> float:
     """The default learning rate of a network of this width; of others' networks it is not known."""
-    rate = getattr(model, "learning_rate", RATE)
+    rate = MUON_RATE if train.optimizer == "muon" else getattr(model, "adam_rate", ADAM_RATE)
     return rate * min(1.0, RATE_WIDTH / (width or RATE_WIDTH))
 
 

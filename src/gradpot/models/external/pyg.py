@@ -75,7 +75,7 @@ class DimeNetPlusPlus(nn.Module):
     uses_triplets = True
     # its bases are written out, term by term, for every degree and root
     slow_to_compile = True
-    learning_rate = 2e-3
+    adam_rate = 2e-3
 
     def __init__(
         self,
