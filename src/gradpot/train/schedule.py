@@ -2,7 +2,7 @@
 
 from math import cos, pi
 
-from gradpot.train.config import RATE, Train
+from gradpot.train.config import Train
 from gradpot.train.state import State
 
 
@@ -20,7 +20,8 @@ def progress(state: State, config: Train, batches_per_epoch: int) -> float:
 
 def learning_rate(state: State, config: Train, done: float) -> float:
     """Rate of the coming step, at `done` (0 to 1) of the run."""
-    rate = (config.learning_rate or RATE) * min(1.0, (state.step + 1) / max(1, config.warmup_steps))
+    assert config.learning_rate is not None, "a run has chosen one"
+    rate = config.learning_rate * min(1.0, (state.step + 1) / max(1, config.warmup_steps))
     if config.schedule == "cosine":
         return rate * 0.5 * (1.0 + cos(pi * done))
     if config.schedule == "plateau":
