@@ -31,6 +31,7 @@ SMALL = [
     "train.warmup_steps=5",
     "train.valid_every=2",
     "train.threads=1",
+    "train.learning_rate=1e-2",
 ]
 
 
@@ -185,7 +186,7 @@ def test_other_data_is_not_resumed(tmp_path):
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "plateau", "constant"])
-@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+@pytest.mark.parametrize("optimizer", ["muon", "adam", "adamw"])
 def test_schedules_and_optimizers(tmp_path, schedule, optimizer):
     keys = (f"train.schedule={schedule}", f"train.optimizer={optimizer}", "train.weight_decay=1e-6")
     run(tmp_path / "run", "train.epochs=6", "train.plateau_patience=1", *keys)
@@ -229,11 +230,20 @@ def test_a_run_whose_time_went_into_compiling_has_a_model(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("model", "width", "rate"),
-    [("painn", 16, 5e-3), ("painn", 128, 2.5e-3), ("dimenet++", 16, 2e-3)],
+    ("model", "width", "optimizer", "rate"),
+    [
+        ("painn", 16, "muon", 2.5e-3),
+        ("painn", 128, "muon", 1.25e-3),
+        ("dimenet++", 16, "muon", 2.5e-3),
+        ("painn", 16, "adam", 5e-3),
+        ("dimenet++", 16, "adamw", 2e-3),
+    ],
 )
-def test_default_rate_is_of_the_model_and_falls_with_its_width(model, width, rate, tmp_path):
-    run(tmp_path / "run", "train.epochs=1", f"model.name={model}", f"model.width={width}")
+def test_default_rate(model, width, optimizer, rate, tmp_path):
+    keys = [key for key in SMALL if "learning_rate" not in key]
+    chosen = [f"model.name={model}", f"model.width={width}", f"train.optimizer={optimizer}"]
+    tables = override({}, [*keys, "train.epochs=1", *chosen])
+    train(config(tables), tmp_path / "run", say=lambda line: None)
     assert read_json(tmp_path / "run" / "config.json").train.learning_rate == rate
 
 
