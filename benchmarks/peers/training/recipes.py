@@ -10,6 +10,7 @@ within the budget, by what the peer's own command offers, where it offers that.
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -143,7 +144,8 @@ def write_arrays(data: Data, folder: Path) -> None:
     np.savez(folder / "split.npz", idx_train=train, idx_val=valid, idx_test=valid[:0])
 
 
-def nequip(plan: Plan) -> list[str]:
+def nequip(plan: Plan, optimizer: str) -> list[str]:
+    """The command of its tutorial; with Muon as its documentation of Muon has it."""
     steps = plan.epochs * RECIPES["nequip"].steps_per_epoch(plan.n_train)
     return [
         *("-cp", str(HERE), "-cn", "nequip.yaml", "hydra.run.dir=."),
@@ -153,6 +155,7 @@ def nequip(plan: Plan) -> list[str]:
         f"epochs={plan.epochs}",
         f"steps={steps}",
         f"schedule={'cosine' if plan.annealed else 'plateau'}",
+        f"optimizer={optimizer}",
     ]
 
 
@@ -224,17 +227,15 @@ def _spk(model: str) -> Recipe:
     return Recipe("schnetpack", "schnetpack", entry, 10, True, write_database, arguments, best)
 
 
+def _nequip(optimizer: str) -> Recipe:
+    arguments, best = partial(nequip, optimizer=optimizer), newest("best*.ckpt")
+    entry = "nequip.scripts.train:main"
+    return Recipe("nequip", "nequip", entry, 5, True, write_extxyz, arguments, best)
+
+
 RECIPES = {
-    "nequip": Recipe(
-        peer="nequip",
-        package="nequip",
-        entry="nequip.scripts.train:main",
-        batch_size=5,
-        anneals=True,
-        write=write_extxyz,
-        arguments=nequip,
-        best=newest("best*.ckpt"),
-    ),
+    "nequip": _nequip("adam"),
+    "nequip-muon": _nequip("muon"),
     "mace": Recipe(
         peer="mace",
         package="mace-torch",
