@@ -245,11 +245,10 @@ def mixed_rates(found: list[dict]) -> Iterator[Case]:
 
 def muon(found: list[dict]) -> Iterator[Case]:
     """The default optimizer: its default rate with three seeds, half and twice that with one."""
-    for activation in ("silu", "irelu", "capped_irelu", "ielu"):
+    for activation in ("silu", "irelu"):
         case = Case("ethanol", "painn", activation, MUON_RATE, optimizer="muon")
         yield from (case._replace(seed=seed) for seed in SEEDS)
-        if activation in ("silu", "irelu"):
-            yield from (case._replace(learning_rate=MUON_RATE * f) for f in (0.5, 2.0))
+        yield from (case._replace(learning_rate=MUON_RATE * factor) for factor in (0.5, 2.0))
 
 
 def muon_defaults(found: list[dict]) -> Iterator[Case]:
