@@ -70,6 +70,10 @@ def activation(row: Row) -> str:
     return inside if output is None else f"{inside}, {output} in output blocks"
 
 
+def rate(row: Row) -> str:
+    return f"rate {row['learning_rate']:g}"
+
+
 def where(row: Row) -> str:
     return f"{row['model']}, {row['system']}"
 
@@ -81,7 +85,7 @@ def rates(rows: list[Row]) -> str:
     heads = ["", "half the default", "default", "twice", "taken"]
     for model, name, mine in groups(found):
         row_of = {r["learning_rate"]: r for r in mine}
-        cells = [validation(row_of.get(rate)) for rate in RATES[model]]
+        cells = [validation(row_of.get(r)) for r in RATES[model]]
         lines.append([f"{model} `{name}`", *cells, f"{tuned(rows, model, name):g}"])
     return table(heads, lines)
 
@@ -138,9 +142,9 @@ def rescalings(rows: list[Row]) -> str:
     )
 
 
-def defaults(rows: list[Row]) -> str:
+def defaults(rows: list[Row], study: str = "defaults") -> str:
     return grid(
-        of_study("defaults", rows),
+        of_study(study, rows),
         lambda row: row["system"],
         lambda row: f"rate {row['learning_rate']:g}, batch {row['batch_size']}",
     )
@@ -202,12 +206,9 @@ PARTS: dict[str, Callable[[list[Row]], str]] = {
     "output blocks": lambda rows: grid(
         of_study("output_blocks", rows), activation, lambda row: row["model"], "activation"
     ),
-    "mixed rates": lambda rows: grid(
-        of_study("mixed_rates", rows),
-        activation,
-        lambda row: f"rate {row['learning_rate']:g}",
-        "activation",
-    ),
+    "mixed rates": lambda rows: grid(of_study("mixed_rates", rows), activation, rate, "activation"),
+    "muon": lambda rows: grid(of_study("muon", rows), activation, rate, "activation"),
+    "muon defaults": lambda rows: defaults(rows, "muon_defaults"),
     "systems": lambda rows: grid(of_study("systems", rows), activation, where, "activation"),
     "rescalings": rescalings,
     "norms": norms,
