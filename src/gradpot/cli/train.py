@@ -68,6 +68,7 @@ def train(
     train.epochs                 how long
     train.max_minutes            how long at most
     train.batch_size             frames in a step
+    train.optimizer              muon, adam or adamw
     train.learning_rate          its highest value
     train.compile                auto, true or false
     seed                         of split, weights and order
