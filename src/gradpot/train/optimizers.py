@@ -20,6 +20,9 @@ from gradpot.train.weights import Slot, stacks
 QUINTIC = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS = 5
 MOMENTUM = 0.95
+# a momentum decays to no less, an entry of a matrix of norm 1 is no less: powers of smaller numbers
+# would be denormal, and products of matrices thirty times slower
+LOWEST_MOMENTUM, LOWEST_ENTRY = 1e-30, 1e-9
 # root mean square of the entries of an update, times the learning rate: about that of Adam's
 UPDATE_SIZE = 0.2
 
@@ -64,6 +67,7 @@ class Muon(torch.optim.Optimizer):
                 if not self.state[stack]:
                     self.state[stack]["momentum"] = torch.zeros_like(stack)
                 momentum = self.state[stack]["momentum"].lerp_(stack.grad, 1.0 - MOMENTUM)
+                momentum.mul_(momentum.abs() > LOWEST_MOMENTUM)
                 update = orthogonal(stack.grad.lerp(momentum, MOMENTUM))
                 size = UPDATE_SIZE * max(stack.shape[-2:]) ** 0.5
                 stack.mul_(1.0 - group["lr"] * group["weight_decay"])
@@ -78,6 +82,7 @@ def orthogonal(
         return orthogonal(x.mT).mT
     a, b, c = QUINTIC
     x = x / x.flatten(1).norm(dim=1).clamp(min=torch.finfo(x.dtype).tiny)[:, None, None]
+    x = x * (x.abs() > LOWEST_ENTRY)
     for _ in range(NEWTON_SCHULZ_STEPS):
         square = x @ x.mT
         polynomial = torch.baddbmm(square, square, square, beta=b, alpha=c)
