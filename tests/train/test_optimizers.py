@@ -20,6 +20,7 @@ def test_singular_values_become_one_and_vectors_stay(shape):
     x = torch.randn(shape, dtype=torch.float64)
     turned = orthogonal(x)
     values = torch.linalg.svdvals(turned)
+    torch.testing.assert_close(orthogonal(1e-28 * x.float()), turned.float(), atol=1e-3, rtol=0)
     assert values.min() > 0.6
     assert values.max() < 1.3
     u, _, v = torch.linalg.svd(x, full_matrices=False)

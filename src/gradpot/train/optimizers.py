@@ -81,7 +81,9 @@ def orthogonal(
     if x.shape[-2] > x.shape[-1]:
         return orthogonal(x.mT).mT
     a, b, c = QUINTIC
-    x = x / x.flatten(1).norm(dim=1).clamp(min=torch.finfo(x.dtype).tiny)[:, None, None]
+    # by the largest entry first: squares of small ones are zero, and so would be the norm
+    x = x / x.abs().amax((1, 2), keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
+    x = x / x.flatten(1).norm(dim=1).clamp(min=1.0)[:, None, None]
     x = x * (x.abs() > LOWEST_ENTRY)
     for _ in range(NEWTON_SCHULZ_STEPS):
         square = x @ x.mT
