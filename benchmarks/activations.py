@@ -244,7 +244,7 @@ def mixed_rates(found: list[dict]) -> Iterator[Case]:
 
 
 def muon(found: list[dict]) -> Iterator[Case]:
-    """The default optimizer: its default rate with three seeds, and with one half and twice that."""
+    """The default optimizer: its default rate with three seeds, half and twice that with one."""
     for activation in ("silu", "irelu"):
         case = Case("ethanol", "painn", activation, MUON_RATE, optimizer="muon")
         yield from (case._replace(seed=seed) for seed in SEEDS)
