@@ -146,7 +146,7 @@ def defaults(rows: list[Row], study: str = "defaults") -> str:
     return grid(
         of_study(study, rows),
         lambda row: row["system"],
-        lambda row: f"rate {row['learning_rate']:g}, batch {row['batch_size']}",
+        lambda row: f"{rate(row)}, batch {row['batch_size']}",
     )
 
 

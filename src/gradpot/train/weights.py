@@ -1,7 +1,7 @@
 """All weights of a network end to end in one tensor, in an order that optimizers can use.
 
 A pass over one tensor costs less than one over a hundred: clipping, averaging, Adam. Matrices of
-one shape are a stack, which one batched product of matrices turns (`muon`).
+one shape are a stack, which one batched product of matrices turns (`optimizers.orthogonal`).
 """
 
 from collections.abc import Sequence
