@@ -7,7 +7,7 @@
 `kernels` takes each activation through what our training step asks of it: y = φ(x), the gradient
 of Σ y·w by x, a loss of both, and its gradient by x and w. `steps` takes whole training steps of
 SchNet and PaiNN. All take turns, every other round in reverse order, eager and compiled as
-`gradpot.compile` does it. Rows are added to results/activation_kernels.jsonl; `page` puts the
+`gradpot.compile.step` does it. Rows are added to results/activation_kernels.jsonl; `page` puts the
 newest ones into docs/activations.md.
 """
 
@@ -26,10 +26,10 @@ from speed import RESULTS, append, common, spread
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from gradpot.compile import OPTIONS, available, compiled, example_batch
-from gradpot.data.dataset import batch, dataset
+from gradpot.compile.step import OPTIONS, available, compiled, example_batch
 from gradpot.data.references import least_squares
 from gradpot.data.source import read
+from gradpot.graph.dataset import batch, dataset
 from gradpot.models import build
 from gradpot.nn.activations import ACTIVATIONS, FAMILIES, look_up
 from gradpot.process import keep_memory

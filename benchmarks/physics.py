@@ -34,7 +34,8 @@ from ase.optimize import BFGS
 from ase.vibrations import Vibrations
 from speed import RESULTS, append, common
 
-from gradpot import Calculator, md
+from gradpot import Calculator
+from gradpot.md import run as md
 
 ROWS = RESULTS / "physics.jsonl"
 STRETCH = (0.85, 1.25)

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradpot.data.dataset import Batch, batch, dataset
 from gradpot.data.references import least_squares
 from gradpot.data.source import read
+from gradpot.graph.dataset import Batch, batch, dataset
 from gradpot.models import build
-from gradpot.potential import predict
+from gradpot.potential.potential import predict
 from gradpot.train.loss import Weights, penalty, rescaled, weighted
 from gradpot.train.step import gradients
 from gradpot.train.weights import by_name, flatten, layout

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gradpot.graph import Graph
+from gradpot.graph.graph import Graph
 from gradpot.nn.segment import sum_by
 
 

@@ -7,9 +7,9 @@ from ase import Atoms
 from ase.build import bulk
 from scipy.spatial.transform import Rotation
 
-from gradpot import checkpoint
-from gradpot.graph import Graph, from_atoms, join, with_triplets
-from gradpot.potential import Potential, predict
+from gradpot.graph.graph import Graph, from_atoms, join, with_triplets
+from gradpot.potential import checkpoint
+from gradpot.potential.potential import Potential, predict
 from variants import VARIANTS, small
 
 CUTOFF = 4.0

@@ -86,7 +86,7 @@ def test_layout_lists_every_file():
     listing = text.split("```")[1]
     source = Path(gradpot.__file__).parent
     files = {path for path in source.rglob("*.py") if path.name != "__init__.py"}
-    for path in files - set(source.glob("data/embedded/*")):
+    for path in files - set(source.glob("data/catalog/embedded/*")):
         assert re.search(rf"\b{path.name}\b", listing), f"{path.name} is not in docs/layout.md"
         assert path.parent == source or f"{path.parent.name}/" in listing
     for name in re.findall(r"\w+\.py", listing):

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from gradpot import Calculator, __version__
-from gradpot.compile import compiled, example_batch
-from gradpot.data.dataset import Dataset, batch, dataset
+from gradpot.compile.step import compiled, example_batch
 from gradpot.data.frames import Frames as Labeled
+from gradpot.graph.dataset import Dataset, batch, dataset
 from gradpot.models import build
-from gradpot.potential import Potential
+from gradpot.potential.potential import Potential
 from gradpot.process import keep_memory
 from gradpot.train.config import Train
 from gradpot.train.loss import Weights, penalty, weighted

@@ -1,8 +1,9 @@
 """Interatomic potentials that learn an energy and its derivative.
 
-Reading order, which is the order the data flows: `units`, `data` (files → frames → graphs),
-`neighbors`, `graph`, `nn`, `models` (graph → atom energies), `potential` (→ energy, forces,
-stress), `train`, `checkpoint`, `calculator`, `md`, `report`, `cli`.
+Reading order, in which each part imports only what stands before it: `errors`, `units`,
+`process`, `geometry`, `data` (files → frames), `graph` (frames → graphs), `nn`, `models`
+(graph → atom energies), `potential` (→ energy, forces, stress), `report`, `compile`, `train`, `md`,
+`cli`.
 """
 
 import importlib
@@ -10,19 +11,19 @@ import importlib
 __version__ = "0.1.0"
 
 _HOME = {
-    "Calculator": "calculator",
-    "Graph": "graph",
+    "Calculator": "md.calculator",
+    "Graph": "graph.graph",
     "InputError": "errors",
-    "Potential": "potential",
-    "Properties": "graph",
+    "Potential": "potential.potential",
+    "Properties": "graph.graph",
     "build": "models",
-    "check_derivatives": "derivatives",
-    "denormalize": "surgery",
-    "load": "checkpoint",
-    "predict": "potential",
+    "check_derivatives": "potential.derivatives",
+    "denormalize": "nn.surgery",
+    "load": "potential.checkpoint",
+    "predict": "potential.potential",
     "read": "data.source",
-    "save": "checkpoint",
-    "swap_activations": "surgery",
+    "save": "potential.checkpoint",
+    "swap_activations": "nn.surgery",
 }
 __all__ = [*_HOME, "__version__"]
 

@@ -1,10 +1,17 @@
-"""The process: what it has used, and how it asks for memory."""
+"""The process: what it has used, how it keeps memory, takes signals, and writes files whole."""
 
 import ctypes
+import json
+import os
 import resource
+import signal
 import sys
 import time
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import current_thread, main_thread
+from typing import Any, NamedTuple
 
 # ru_maxrss is in bytes on a Mac
 MAXRSS_PER_MIB = 2**20 if sys.platform == "darwin" else 2**10
@@ -43,3 +50,43 @@ def keep_memory() -> None:
     if mallopt is not None:
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+@contextmanager
+def signals() -> Iterator[Callable[[], int]]:
+    """Give a function that returns the signal that asked to stop, or 0.
+
+    A second signal ends the process as it would have without this. Outside the main thread,
+    which alone can receive signals, the answer is always 0.
+    """
+    received: list[int] = []
+    before: dict[int, Any] = {}
+
+    def note(number: int, frame: object) -> None:
+        received.append(number)
+        signal.signal(number, before[number])
+
+    if current_thread() is main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, note)
+    try:
+        yield lambda: received[0] if received else 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Replace a file whole: write beside it, flush, rename."""
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with open(beside, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+def write_json(path: str | Path, content: object) -> None:
+    """Replace a JSON file whole."""
+    write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())

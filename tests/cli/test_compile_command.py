@@ -10,10 +10,11 @@ import torch
 from commands import contents, gradpot, process
 from numpy.testing import assert_allclose
 
-from gradpot import Potential, build, export, save
+from gradpot import Potential, build, save
 from gradpot.cli import commands  # noqa: F401 (in this order, which is that of the help)
-from gradpot.compile import has_compiler
-from gradpot.md import LOG, read_log
+from gradpot.compile import export
+from gradpot.compile.step import has_compiler
+from gradpot.md.run import LOG, read_log
 
 REFERENCES = {1: -13.0, 6: -1030.0, 8: -2040.0}
 START = ["--time-ps", "0.001", "--temperature-K", "10"]
@@ -50,7 +51,7 @@ def compiling(monkeypatch) -> list:
 
     monkeypatch.setattr(export, "compile_potential", written)
     monkeypatch.setattr(export, "compiled", instead)
-    monkeypatch.setattr("gradpot.compile.has_compiler", lambda: True)
+    monkeypatch.setattr("gradpot.compile.step.has_compiler", lambda: True)
     return asked
 
 

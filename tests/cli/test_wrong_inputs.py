@@ -12,8 +12,8 @@ import torch
 from commands import TINY, contents, gradpot, process
 from safetensors.numpy import save_file
 
-from gradpot.checkpoint import read_tensors, write_tensors
-from gradpot.data import catalog
+from gradpot.data.catalog import catalog
+from gradpot.potential.checkpoint import read_tensors, write_tensors
 from gradpot.train.config import config, override
 from gradpot.train.run import train
 

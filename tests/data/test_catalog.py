@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from gradpot.data import catalog, download
+from gradpot.data.catalog import catalog, download
 from gradpot.errors import InputError
 
 MOLECULES = (

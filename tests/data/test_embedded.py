@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gradpot.data import catalog
+from gradpot.data.catalog import catalog
 from gradpot.data.files import read
 
 PATH, UNITS = catalog.locate("ethanol")
@@ -48,7 +48,7 @@ def test_frames_are_not_correlated_within_a_walker():
 
 def test_labels_belong_to_the_positions():
     pytest.importorskip("tblite")
-    from gradpot.label import _compute, reference
+    from gradpot.data.label import _compute, reference
 
     frames = read(PATH)
     for i in range(0, 1500, 200):

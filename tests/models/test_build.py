@@ -13,7 +13,7 @@ PACKAGES = {"pyg": "torch_geometric", "schnetpack": "schnetpack"}
 
 def test_importing_gradpot_imports_no_other_package():
     code = (
-        "import sys, gradpot.models, gradpot.train.run, gradpot.calculator; "
+        "import sys, gradpot.models, gradpot.train.run, gradpot.md.calculator; "
         f"print(sorted(set({list(PACKAGES.values())}) & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -5,9 +5,9 @@ import torch
 from ase import Atoms
 from ase.build import molecule
 
-from gradpot.graph import from_atoms, join
+from gradpot.graph.graph import from_atoms, join
 from gradpot.models import build
-from gradpot.potential import predict
+from gradpot.potential.potential import predict
 
 CUTOFF = 5.0
 SIZES = {"width": 32, "n_layers": 2, "n_radial": 6, "n_spherical": 7}

@@ -6,11 +6,11 @@ from ase import Atoms
 from ase.build import molecule
 from scipy.spatial.transform import Rotation
 
-from gradpot.graph import from_atoms, with_triplets
+from gradpot.graph.graph import from_atoms, with_triplets
 from gradpot.models import build
 from gradpot.models.gemnet import Dense, reverse
 from gradpot.nn.activations import activation
-from gradpot.potential import predict
+from gradpot.potential.potential import predict
 
 SMALL = {"width": 8, "n_layers": 2, "triplet_width": 6, "cutoff": 4.0}
 

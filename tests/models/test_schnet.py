@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from gradpot.data.dataset import batch, dataset
 from gradpot.data.references import least_squares
 from gradpot.data.source import read
-from gradpot.graph import from_atoms, join
+from gradpot.graph.dataset import batch, dataset
+from gradpot.graph.graph import from_atoms, join
 from gradpot.models import build
 from gradpot.models.schnet import FILTER_SCALE
 from gradpot.train.loss import Weights, penalty, rescaled, weighted

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.special import eval_legendre, spherical_jn
 
-from gradpot.nn.angular import SphericalBessel, bessel_zeros, harmonics
+from gradpot.nn.angular import SphericalBessel, bessel_zeros, zonal_harmonics
 
 DEGREE = np.arange(7)[:, None]
 
@@ -54,12 +54,12 @@ def test_harmonics():
     expected = np.sqrt((2 * DEGREE.T + 1) / (4 * np.pi)) * eval_legendre(
         DEGREE.T, cosine.numpy()[:, None]
     )
-    np.testing.assert_allclose(harmonics(cosine, 7), expected, atol=1e-14)
+    np.testing.assert_allclose(zonal_harmonics(cosine, 7), expected, atol=1e-14)
 
 
 @pytest.mark.parametrize("n_spherical", [1, 2, 3])
 def test_few_degrees(n_spherical):
-    assert harmonics(torch.zeros(4), n_spherical).shape == (4, n_spherical)
+    assert zonal_harmonics(torch.zeros(4), n_spherical).shape == (4, n_spherical)
     assert SphericalBessel(n_spherical, 1)(torch.ones(4), torch.ones(4)).shape == (4, n_spherical)
 
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from gradpot.graph import from_atoms, join
+from gradpot.graph.graph import from_atoms, join
 from gradpot.models import build
 from gradpot.nn.norm import BatchNorm, measure, moments
-from gradpot.potential import predict
+from gradpot.potential.potential import predict
 
 
 def random(*shape: int) -> torch.Tensor:

@@ -6,9 +6,9 @@ import torch
 from ase.build import molecule
 from scipy.interpolate import BSpline
 
-from gradpot.graph import from_atoms
+from gradpot.graph.graph import from_atoms
 from gradpot.models import build
-from gradpot.nn.mlp import MLP
+from gradpot.nn.initialize import MLP
 from gradpot.nn.radial import (
     FILTERS,
     BesselBasis,

@@ -11,13 +11,13 @@ from ase.build import bulk
 from torch import Tensor, nn
 
 import gradpot
-from gradpot.compile import example_batch, tensors, trace
-from gradpot.data.dataset import batch, dataset
+from gradpot.compile.export import exported
+from gradpot.compile.step import example_batch, tensors, trace
 from gradpot.data.source import read
-from gradpot.export import exported
-from gradpot.graph import Graph, from_atoms, join
+from gradpot.graph.dataset import batch, dataset
+from gradpot.graph.graph import Graph, from_atoms, join
 from gradpot.models import EXTERNAL, build, specification
-from gradpot.potential import Potential, predict
+from gradpot.potential.potential import Potential, predict
 from gradpot.train.config import config, override
 from gradpot.train.loss import Weights, penalty, weighted
 from gradpot.train.run import train
@@ -126,7 +126,7 @@ def test_they_can_be_exported_for_dynamics(model, ethanol):
     cell = torch.zeros(2, 3, 3, dtype=torch.float64)
     inputs = [one.numbers, one.pair_index.contiguous(), one.pair_vec, one.batch, cell]
     if potential.uses_triplets:
-        inputs.append(gradpot.graph.with_triplets(one).triplets)
+        inputs.append(gradpot.graph.graph.with_triplets(one).triplets)
     expected = potential(one)
     energy, forces, _stress = program(*inputs)
     torch.testing.assert_close(energy[:1], expected.energy)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gradpot.errors import InputError
-from gradpot.graph import Graph, from_atoms, join
+from gradpot.graph.graph import Graph, from_atoms, join
 
 pytest.importorskip("torch_geometric")
 # the adapter imports it, without the warnings that an import makes

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gradpot import denormalize, swap_activations
-from gradpot.graph import from_atoms
+from gradpot.graph.graph import from_atoms
 from gradpot.models import build
 
 CUTOFF = 5.0

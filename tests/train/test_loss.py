@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from gradpot.data.dataset import Batch
-from gradpot.graph import Graph, Properties
-from gradpot.metrics import errors
+from gradpot.graph.dataset import Batch
+from gradpot.graph.graph import Graph, Properties
+from gradpot.potential.metrics import errors
 from gradpot.train.loss import Weights, penalty, rescaled, weighted
 
 NAN = float("nan")

@@ -15,9 +15,9 @@ import pytest
 import torch
 
 import gradpot
-from gradpot.checkpoint import read_tensors
 from gradpot.data.source import read
 from gradpot.errors import InputError, RunError
+from gradpot.potential.checkpoint import read_tensors
 from gradpot.train.config import config, override, read_json
 from gradpot.train.loop import presented
 from gradpot.train.run import metrics, prepare, train
@@ -116,7 +116,7 @@ def test_results(finished):
 
 def test_the_kept_model_is_the_best(finished):
     rows = metrics(finished)
-    kept = gradpot.checkpoint.notes(finished / "model.safetensors")
+    kept = gradpot.potential.checkpoint.notes(finished / "model.safetensors")
     best = [row for row in rows if row["best"]][-1]
     assert kept["epoch"] == best["epoch"]
     results = json.loads((finished / "results.json").read_text())
@@ -452,7 +452,7 @@ def embedded_copy(
     path: Path, shift: float = 0.0, bad_frame: int | None = None, sign: float = 1.0
 ) -> Path:
     """The embedded set in a file of its own, some of it changed."""
-    from gradpot.data.catalog import locate
+    from gradpot.data.catalog.catalog import locate
 
     with np.load(locate("ethanol")[0]) as full:
         arrays = {key: full[key] for key in full.files}

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from gradpot.data.dataset import Batch, batch, dataset
 from gradpot.data.references import least_squares
 from gradpot.data.source import read
+from gradpot.graph.dataset import Batch, batch, dataset
 from gradpot.models import build
 from gradpot.nn.activations import activation
-from gradpot.nn.mlp import MLP, bound_moments
-from gradpot.potential import predict
+from gradpot.nn.initialize import MLP, bound_moments
+from gradpot.potential.potential import predict
 from gradpot.train.start import LOUD, quiet
 
 MODELS = ("schnet", "painn", "dimenet++", "gemnet-dt", "cgcnn", "forcenet")

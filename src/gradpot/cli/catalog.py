@@ -13,7 +13,7 @@ from gradpot.cli import Json, data_app, say
 @data_app.command("list")
 def list_sets(as_json: Json = False) -> None:
     """List the data sets that have a name, and whether they are here."""
-    from gradpot.data import catalog
+    from gradpot.data.catalog import catalog
 
     if as_json:
         print(json.dumps([_describe(entry) for entry in catalog.entries().values()], indent=1))
@@ -36,7 +36,7 @@ def fetch_set(
     the internet the message says what to download and where to put it;
     GRADPOT_DATA_MIRROR names a server of your own.
     """
-    from gradpot.data import catalog
+    from gradpot.data.catalog import catalog
 
     path = catalog.fetch(name, to, progress=not as_json)
     entry = catalog.find(name)
@@ -52,7 +52,7 @@ def fetch_set(
 
 
 def _describe(entry) -> dict:
-    from gradpot.data import catalog
+    from gradpot.data.catalog import catalog
 
     fields = entry._asdict()
     fields["archive"] = entry.archive and entry.archive._asdict()
@@ -64,7 +64,7 @@ def _print_table(entries: list) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from gradpot.data import catalog
+    from gradpot.data.catalog import catalog
 
     table = Table(box=None, header_style="bold")
     table.add_column("name", no_wrap=True)

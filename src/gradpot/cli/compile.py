@@ -28,7 +28,8 @@ def compile_command(
     Takes a minute or two and a C++ compiler. The file runs on machines with
     the same kind of processor and the same version of torch.
     """
-    from gradpot import checkpoint, export, package
+    from gradpot.compile import export, package
+    from gradpot.potential import checkpoint
 
     potential = checkpoint.load(model)
     out = out or package.beside(model)
@@ -47,7 +48,7 @@ def compile_command(
 
 def _check_out(out: Path, model: Path) -> None:
     """Before minutes of work: an old package may be replaced, nothing else."""
-    from gradpot import package
+    from gradpot.compile import package
 
     if out.suffix != package.SUFFIX:
         raise InputError(f"--out {out} must end in {package.SUFFIX}")

@@ -37,7 +37,7 @@ def info(
     """Show what is in a file, and what looks wrong with it."""
     stress = stress_label(stress_key, stress_unit, stress_order, stress_sign)
 
-    from gradpot.data.health import inspect
+    from gradpot.data.checks import inspect
     from gradpot.data.source import read
 
     frames = read(file, energy_unit, length_unit, force_unit, stress)

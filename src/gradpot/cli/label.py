@@ -29,7 +29,7 @@ def label_command(
 
     Goes on where an earlier run stopped.
     """
-    from gradpot import label
+    from gradpot.data import label
     from gradpot.errors import InputError
 
     if out.resolve() == structures.resolve():

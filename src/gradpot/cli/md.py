@@ -14,8 +14,8 @@ from gradpot.errors import InputError, RunError, unknown
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from gradpot.calculator import Calculator
-    from gradpot.md import Settings
+    from gradpot.md.calculator import Calculator
+    from gradpot.md.run import Settings
 
 # a terminal redraws; a log file gets a line now and then
 REDRAW_S, LINE_S = 0.25, 15.0
@@ -75,8 +75,8 @@ def md_command(
     Writes a trajectory, a log, a summary and a plot. The dynamics stop when
     they blow up, and what was written stays.
     """
-    from gradpot import md
-    from gradpot.signals import signals
+    from gradpot.md import run as md
+    from gradpot.process import signals
 
     settings = md.Settings(
         temperature_K=temperature_K,
@@ -118,7 +118,7 @@ def read_structure(name: str, index: str, length_unit: str | None) -> "Atoms":
         InputError: neither, or the index names no frame or more than one.
     """
     if Path(name).exists():
-        from gradpot.label import read_structures
+        from gradpot.data.label import read_structures
 
         frames = read_structures(name, length_unit, index)
         if len(frames) > 1:
@@ -147,8 +147,8 @@ def _calculator(
     threads: int | None,
     compile: Literal["auto"] | bool,
 ) -> "Calculator":
-    from gradpot.calculator import Calculator
-    from gradpot.package import read_dtype
+    from gradpot.compile.package import read_dtype
+    from gradpot.md.calculator import Calculator
 
     options = {"dtype": read_dtype(dtype), "threads": threads, "compile": compile}
     try:
@@ -160,7 +160,7 @@ def _calculator(
 
 
 def _warn_of_direct_forces(atoms: "Atoms") -> None:
-    from gradpot.potential import NOT_CONSERVATIVE
+    from gradpot.potential.potential import NOT_CONSERVATIVE
 
     calculator: Calculator = atoms.calc  # type: ignore[assignment]
     if calculator.potential.direct:
@@ -169,7 +169,7 @@ def _warn_of_direct_forces(atoms: "Atoms") -> None:
 
 def _worth_compiling(atoms: "Atoms", n_steps: int) -> bool:
     """Whether the run as it is would take clearly longer than compiling."""
-    from gradpot.compile import has_compiler
+    from gradpot.compile.step import has_compiler
 
     calculator: Calculator = atoms.calc  # type: ignore[assignment]
     if calculator.compiled or calculator.potential.device.type != "cpu" or not has_compiler():
@@ -193,7 +193,7 @@ def _compiled(
     folder: Path,
 ) -> "Calculator":
     """The calculator with machine code; what could stop the run is looked at before."""
-    from gradpot import md
+    from gradpot.md import run as md
 
     calculator: Calculator = atoms.calc  # type: ignore[assignment]
     if calculator.compiled:
@@ -208,9 +208,10 @@ def _compiled(
 
 
 def _plot(folder: Path) -> None:
-    from gradpot import md, report
+    from gradpot.md import run as md
+    from gradpot.report import figures
 
-    report.dynamics(md.read_log(folder / md.LOG), folder / "md.png")
+    figures.dynamics(md.read_log(folder / md.LOG), folder / "md.png")
 
 
 def _in_words(summary: dict) -> str:

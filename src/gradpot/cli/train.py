@@ -136,8 +136,8 @@ def evaluate(
     whose force components are within two thresholds.
     """
     from gradpot.cli.progress import table
-    from gradpot.evaluate import evaluate_file
-    from gradpot.metrics import Within
+    from gradpot.potential.evaluate import evaluate_file
+    from gradpot.potential.metrics import Within
 
     stress = stress_label(stress_key, stress_unit, stress_order, stress_sign)
     units = {"energy_unit": energy_unit, "length_unit": length_unit, "force_unit": force_unit}

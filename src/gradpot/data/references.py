@@ -6,8 +6,8 @@ All in float64: an aspirin energy of −17,600 eV has 2 meV of float32 spacing.
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
-from gradpot.data.dataset import reference_energies
 from gradpot.data.frames import Frames
 from gradpot.errors import InputError, unknown
 
@@ -129,3 +129,12 @@ def _complete(found: dict[int, float], elements: np.ndarray, why: str) -> dict[i
 
 def _count(frames: Frames, z: int) -> np.ndarray:
     return np.add.reduceat((frames.numbers == z).astype(int), frames.first[:-1])
+
+
+def reference_energies(
+    frames: Frames, references: dict[int, float]
+) -> Float[np.ndarray, "n_frames"]:
+    """Σ reference(Z) of each frame in eV; an element without a reference counts as 0."""
+    table = np.zeros(119)
+    table[list(references)] = list(references.values())
+    return np.add.reduceat(table[frames.numbers], frames.first[:-1])

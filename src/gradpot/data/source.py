@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from gradpot.data import files
-from gradpot.data.catalog import locate
+from gradpot.data.catalog.catalog import locate
 from gradpot.data.declared import agree
 from gradpot.data.files import StressLabel
 from gradpot.data.frames import Frames

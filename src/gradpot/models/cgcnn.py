@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gradpot.graph import Graph
+from gradpot.graph.graph import Graph
 from gradpot.nn.activations import Activation
 from gradpot.nn.activations import activation as activation_by_name
-from gradpot.nn.mlp import MLP, linear
+from gradpot.nn.initialize import MLP, linear
 from gradpot.nn.norm import NORMS
 from gradpot.nn.radial import FILTERS, GaussianBasis, envelope
 from gradpot.nn.segment import sum_pairs

@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from gradpot.graph import Graph, opposite, with_triplets
+from gradpot.graph.graph import Graph, opposite, with_triplets
 from gradpot.nn.activations import Activation, gain
 from gradpot.nn.activations import activation as activation_by_name
-from gradpot.nn.angular import SphericalBessel, harmonics
-from gradpot.nn.mlp import linear
+from gradpot.nn.angular import SphericalBessel, zonal_harmonics
+from gradpot.nn.initialize import linear
 from gradpot.nn.radial import polynomial_cutoff
 from gradpot.nn.segment import sum_by, sum_pairs
 
@@ -132,7 +132,7 @@ def turn_basis(
     n_pairs = direction.shape[0]
     edge = opposite(direction)
     cosine = -(edge.index_select(0, a) * edge.index_select(0, b)).sum(-1)
-    angular = harmonics(cosine, spread.shape[0]) @ spread
+    angular = zonal_harmonics(cosine, spread.shape[0]) @ spread
     source = torch.cat([b, a])
     pair = torch.where(source < n_pairs, source, source - n_pairs)
     return (radial.index_select(0, pair).unflatten(0, (2, a.shape[0])) * angular).flatten(0, 1)

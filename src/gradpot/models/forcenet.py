@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gradpot.graph import Graph
+from gradpot.graph.graph import Graph
 from gradpot.nn.activations import Activation, gain
 from gradpot.nn.activations import activation as activation_by_name
-from gradpot.nn.harmonics import N_EVEN, N_ODD, harmonics
-from gradpot.nn.mlp import MLP, linear
+from gradpot.nn.angular import N_EVEN, N_ODD, spherical_harmonics
+from gradpot.nn.initialize import MLP, linear
 from gradpot.nn.norm import NORMS
 from gradpot.nn.radial import BesselBasis, envelope
 from gradpot.nn.segment import sum_pairs
@@ -94,7 +94,7 @@ class ForceNet(nn.Module):
         even, odd = (
             layer((angular[:, :, None] * radial).flatten(1)).split(self.width, dim=-1)
             for layer, angular in zip(
-                (self.even, self.odd), harmonics(graph.pair_vec / r[:, None]), strict=True
+                (self.even, self.odd), spherical_harmonics(graph.pair_vec / r[:, None]), strict=True
             )
         )
         return [(e + o, e - o) for e, o in zip(even, odd, strict=True)]

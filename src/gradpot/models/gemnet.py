@@ -17,11 +17,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from gradpot.graph import Graph, with_triplets
+from gradpot.graph.graph import Graph, with_triplets
 from gradpot.nn.activations import Activation, gain
 from gradpot.nn.activations import activation as activation_by_name
-from gradpot.nn.angular import harmonics
-from gradpot.nn.mlp import linear
+from gradpot.nn.angular import zonal_harmonics
+from gradpot.nn.initialize import linear
 from gradpot.nn.radial import BesselBasis, polynomial_cutoff
 from gradpot.nn.segment import sum_by
 
@@ -110,7 +110,7 @@ class GemNetDT(nn.Module):
         assert index is not None
         one, other = index
         u, w = (direction.index_select(0, edge) for edge in index)
-        angular = sqrt(4 * pi) * harmonics((u * w).sum(-1), self.n_spherical)
+        angular = sqrt(4 * pi) * zonal_harmonics((u * w).sum(-1), self.n_spherical)
         radial = self.circular(rbf).view(-1, CIRCULAR, self.n_spherical)
         return Triplets(
             radial=torch.cat([radial, radial]),

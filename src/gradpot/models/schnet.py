@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gradpot.graph import Graph
+from gradpot.graph.graph import Graph
 from gradpot.nn.activations import Activation, gain
 from gradpot.nn.activations import activation as activation_by_name
-from gradpot.nn.mlp import MLP, branch_scale, linear, unit_moments
+from gradpot.nn.initialize import MLP, branch_scale, linear, unit_moments
 from gradpot.nn.radial import FILTERS, GaussianBasis
 from gradpot.nn.segment import sum_pairs
 

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 # how far the interval of the Chebyshev polynomials reaches beyond [0, 1] on both sides: at its
 # ends the slope of arccos is infinite
 MARGIN = 0.01
+# functions of `spherical_harmonics`
+N_EVEN, N_ODD = 6, 3
 
 
 class SphericalBessel(nn.Module):
@@ -75,7 +77,7 @@ def bessel_zeros(n_spherical: int, n_radial: int) -> Float[np.ndarray, "n_spheri
     return np.stack([row[:n_radial] for row in rows])
 
 
-def harmonics(cosine: Float[Tensor, "n"], n_spherical: int) -> Float[Tensor, "n n_spherical"]:
+def zonal_harmonics(cosine: Float[Tensor, "n"], n_spherical: int) -> Float[Tensor, "n n_spherical"]:
     """Spherical harmonics Y_l0 = √((2l+1)/4π) P_l for l = 0 … `n_spherical` − 1.
 
     Legendre polynomials by (l+1) P_{l+1} = (2l+1) x P_l − l P_{l−1}.
@@ -88,3 +90,19 @@ def harmonics(cosine: Float[Tensor, "n"], n_spherical: int) -> Float[Tensor, "n 
     norms = [sqrt((2 * n + 1) / (4 * pi)) for n in range(n_spherical)]
     terms = zip(legendre[:n_spherical], norms, strict=True)
     return torch.stack([p * norm for p, norm in terms], dim=1)
+
+
+def spherical_harmonics(
+    direction: Float[Tensor, "n 3"],
+) -> tuple[Float[Tensor, "n 6"], Float[Tensor, "n 3"]]:
+    """Degrees 0 and 2, which are the same for −direction; and 1, which change sign.
+
+    Each has a mean square of 1 over the sphere, 4π times the usual.
+
+    Args:
+        direction: unit vectors.
+    """
+    x, y, z = direction.unbind(-1)
+    second = [x * y, y * z, z * x, (x * x - y * y) / 2, (3 * z * z - 1) / sqrt(12)]
+    even = torch.stack([torch.ones_like(x), *(sqrt(15) * term for term in second)], dim=-1)
+    return even, sqrt(3) * direction

@@ -6,8 +6,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from gradpot.compile import Gradients, compiled, example_batch, has_compiler
-from gradpot.data.dataset import batch
+from gradpot.compile.step import Gradients, compiled, example_batch, has_compiler
+from gradpot.graph.dataset import batch
 from gradpot.process import usage
 from gradpot.train.config import Train
 from gradpot.train.loop import Task

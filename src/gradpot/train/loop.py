@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradpot.checkpoint import save
-from gradpot.compile import Gradients
-from gradpot.data.dataset import Batch, Dataset, batch, random_turns, turned
+from gradpot.compile.step import Gradients
 from gradpot.data.references import Rescaling
 from gradpot.data.split import Split
 from gradpot.errors import RunError
-from gradpot.evaluate import sizes, test_errors
+from gradpot.graph.dataset import Batch, Dataset, batch, random_turns, turned
 from gradpot.nn.norm import measure
-from gradpot.potential import Potential, volume
-from gradpot.signals import signals
+from gradpot.potential.checkpoint import save
+from gradpot.potential.evaluate import sizes, test_errors
+from gradpot.potential.potential import Potential, volume
+from gradpot.process import signals
 from gradpot.train.config import Config, Train
 from gradpot.train.loss import rescaled
 from gradpot.train.schedule import judge, learning_rate, progress

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradpot.data.dataset import Batch
-from gradpot.graph import Properties
+from gradpot.graph.dataset import Batch
+from gradpot.graph.graph import Properties
 from gradpot.nn.segment import sum_by
-from gradpot.potential import volume
+from gradpot.potential.potential import volume
 
 Penalty = Callable[[Tensor], Tensor]
 

@@ -10,21 +10,21 @@ import torch
 from torch import nn
 
 from gradpot import __version__
-from gradpot.checkpoint import load, write_bytes, write_json
-from gradpot.data.dataset import batch, dataset
+from gradpot.data.checks import inspect
 from gradpot.data.files import require
 from gradpot.data.frames import Frames
-from gradpot.data.health import inspect
 from gradpot.data.references import Rescaling, given, isolated, least_squares, rescaling
 from gradpot.data.source import read
 from gradpot.data.split import Split, split
 from gradpot.data.stress import stress_label
 from gradpot.errors import InputError
-from gradpot.evaluate import evaluate, sizes, test_errors
+from gradpot.graph.dataset import batch, dataset
 from gradpot.models import build, specification
 from gradpot.nn.norm import batch_norms
-from gradpot.potential import NOT_CONSERVATIVE
-from gradpot.process import keep_memory, usage
+from gradpot.potential.checkpoint import load
+from gradpot.potential.evaluate import evaluate, sizes, test_errors
+from gradpot.potential.potential import NOT_CONSERVATIVE
+from gradpot.process import keep_memory, usage, write_bytes, write_json
 from gradpot.train.board import with_board
 from gradpot.train.compiling import gradient_step, minutes, pays, why_not
 from gradpot.train.config import ADAM_RATE, MUON_RATE, RATE_WIDTH, Config, Data, Train, read_json
@@ -149,7 +149,7 @@ def read_data(data: Data) -> Frames:
 
 def finish(task: Task, state: State, frames: Frames) -> dict:
     """Measure the best model on the test frames; write results and plots."""
-    from gradpot.report import learning_curve, parity
+    from gradpot.report.figures import learning_curve, parity
 
     best = load(task.out / "model.safetensors")
     test, valid = (torch.from_numpy(part) for part in (task.parts.test, task.parts.valid))

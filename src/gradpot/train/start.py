@@ -2,9 +2,9 @@
 
 from torch import nn
 
-from gradpot.data.dataset import Batch
-from gradpot.nn.mlp import bound_moments
-from gradpot.potential import predict
+from gradpot.graph.dataset import Batch
+from gradpot.nn.initialize import bound_moments
+from gradpot.potential.potential import predict
 
 # rms of forces, in the unit of the labels: beyond which a network is scaled down, and to which
 LOUD, QUIET = 50.0, 5.0

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gradpot.checkpoint import read_tensors, write_tensors
 from gradpot.errors import InputError
+from gradpot.potential.checkpoint import read_tensors, write_tensors
 from gradpot.train.config import Train
 from gradpot.train.optimizers import optimizers
 from gradpot.train.weights import flatten, layout

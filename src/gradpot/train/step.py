@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from gradpot.compile import Gradients
-from gradpot.data.dataset import Batch
-from gradpot.potential import predict
+from gradpot.compile.step import Gradients
+from gradpot.graph.dataset import Batch
+from gradpot.potential.potential import predict
 from gradpot.train.config import Train
 from gradpot.train.state import State
 from gradpot.train.weights import by_name, layout

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gradpot.errors import InputError
-from gradpot.graph import Graph, both_ways, opposite, with_triplets
-from gradpot.surgery import swap_activations
+from gradpot.graph.graph import Graph, both_ways, opposite, with_triplets
+from gradpot.nn.surgery import swap_activations
 
 with warnings.catch_warnings():
     # of torch.jit.script, which it uses and torch deprecates

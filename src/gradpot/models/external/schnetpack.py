@@ -12,8 +12,8 @@ import torch.utils.data.dataloader
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gradpot.graph import Graph
-from gradpot.surgery import swap_activations
+from gradpot.graph.graph import Graph
+from gradpot.nn.surgery import swap_activations
 
 if not hasattr(torch.utils.data.dataloader, "T_co"):
     # schnetpack 2.0.4 imports this name, which torch has no more, to write an annotation with it

@@ -1,0 +1,1 @@
+"""Machine code: of the training step (`step`), and of a potential, in a file (`export`)."""

@@ -1,0 +1,211 @@
+"""Compile a potential ahead of time: `Potential` → the file that `package` reads.
+
+The whole of "energy and its gradient" is traced with open sizes, exported, and compiled by
+AOTInductor.
+"""
+
+import copy
+import hashlib
+import json
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, fx
+
+import gradpot
+from gradpot import __version__
+from gradpot.compile import package
+from gradpot.compile.package import FORMAT, SUFFIX, CompiledPotential, dtype_name, fingerprint, fits
+from gradpot.compile.step import available, has_compiler
+from gradpot.errors import InputError, RunError
+from gradpot.graph.graph import Graph, both_ways, opposite
+from gradpot.nn.radial import tabulate
+from gradpot.nn.segment import sum_by
+from gradpot.potential.potential import Potential, predict
+from gradpot.process import write_bytes
+
+OPTIONS = {
+    # sums over neighbors then need no locks
+    "cpp.threads": 1,
+    # no instructions but those of `_machine`, so that the file runs wherever it is accepted
+    "cpp.march": "",
+    "cpp.enable_floating_point_contract_flag": "fast",
+    # a graph's indices are right by construction: do not test them for every pair and column
+    "assert_indirect_indexing": False,
+}
+# (numbers, pair_index, pair_vec, batch, cell) and, where the model looks at angles, triplets
+# -> energy, forces, stress
+Network = Callable[..., tuple[Tensor, ...]]
+
+
+def compile_potential(
+    potential: Potential, path: str | Path, dtype: torch.dtype | None = None
+) -> None:
+    """Compile a potential for the CPU into the file `path`, whole or not at all.
+
+    Args:
+        dtype: of the network; None keeps that of the potential, which is not changed.
+
+    Raises:
+        InputError: no C++ compiler.
+        RunError: the compiler failed.
+        Exception: whatever the tracer says of a model that cannot be traced, see `compile`.
+    """
+    if not has_compiler():
+        raise InputError("compiling needs a C++ compiler: install g++, or name one in CXX")
+    path = Path(path)
+    dtype = dtype or potential.dtype
+    program = exported(potential, dtype)
+    header = {
+        "format": FORMAT,
+        "gradpot": __version__,
+        **package.machine(),
+        "dtype": dtype_name(dtype),
+        "cutoff": potential.cutoff,
+        "scale": potential.scale,
+        "uses_triplets": potential.uses_triplets,
+        "direct": potential.direct,
+        "references": {str(z): e for z, e in sorted(potential.references.items())},
+        "fingerprint": fingerprint(potential),
+    }
+    with tempfile.TemporaryDirectory(prefix="gradpot-") as folder:
+        finished = Path(folder) / f"potential{SUFFIX}"
+        _compile(program, finished, header)
+        write_bytes(path, finished.read_bytes())
+
+
+def compiled(potential: Potential, dtype: torch.dtype) -> CompiledPotential:
+    """The potential as machine code, compiled now unless the cache has it.
+
+    Raises:
+        InputError, RunError: see `compile_potential`.
+    """
+    cached = _cached(potential, dtype)
+    if cached is None:
+        with tempfile.TemporaryDirectory(prefix="gradpot-") as folder:
+            path = Path(folder) / f"potential{SUFFIX}"
+            compile_potential(potential, path, dtype)
+            return CompiledPotential(path)
+    if not fits(cached, potential, dtype):
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        compile_potential(potential, cached, dtype)
+    return CompiledPotential(cached)
+
+
+def ready(potential: Potential, dtype: torch.dtype, beside: Path) -> CompiledPotential | None:
+    """The potential as machine code if that is here already: in the file `beside`, or cached."""
+    for path in (beside, _cached(potential, dtype)):
+        if path is not None and fits(path, potential, dtype):
+            return CompiledPotential(path)
+    return None
+
+
+def exported(potential: Potential, dtype: torch.dtype) -> torch.export.ExportedProgram:
+    """The potential as a program of tensors: open sizes, weights inside, radial filters tabulated.
+
+    Raises:
+        Exception: whatever the tracer says of a model that cannot be traced, see `compile`.
+    """
+    from torch.export import Dim, export
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    potential = copy.deepcopy(potential).to("cpu", dtype).eval().requires_grad_(False)
+    tabulate(potential)
+    example = _example(potential, dtype)
+    # the gradient is part of the trace, which `export` alone cannot see
+    tracer = make_fx(_network(potential), tracing_mode="symbolic", _allow_non_fake_inputs=True)
+    sizes = [{axis: Dim.DYNAMIC} for axis in (0, 1, 0, 0, 0, 1)]
+    with torch.no_grad():
+        return export(tracer(*example), example, dynamic_shapes=tuple(sizes[: len(example)]))
+
+
+def bias_apart(graph: fx.Graph) -> None:
+    """Add a bias where the next kernel reads the product; `addmm` would copy it first."""
+    aten = torch.ops.aten
+    for node in graph.find_nodes(op="call_function", target=aten.addmm.default):
+        if node.kwargs:
+            continue
+        bias, one, other = node.args
+        with graph.inserting_before(node):
+            product = graph.call_function(aten.mm.default, (one, other))
+            total = graph.call_function(aten.add.Tensor, (product, bias))
+        product.meta.update(node.meta)
+        total.meta.update(node.meta)
+        node.replace_all_uses_with(total)
+        graph.erase_node(node)
+
+
+def _network(potential: Potential) -> Network:
+    """What is compiled: `Potential.forward`, of tensors."""
+    table, scale = potential.reference_table, potential.scale
+
+    def network(numbers: Tensor, pair_index: Tensor, pair_vec: Tensor, *others: Tensor):
+        batch, cell = others[:2]
+        edges = both_ways(pair_index), opposite(pair_vec)
+        raw = predict(potential.model, Graph(numbers, *edges, *others))
+        reference = sum_by(table.index_select(0, numbers), batch, cell.shape[0])
+        return reference + scale * raw.energy.double(), scale * raw.forces, scale * raw.stress
+
+    return network
+
+
+def _example(potential: Potential, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Inputs to trace with, in sizes that nothing in the model has: equal ones would be one."""
+    taken = {size for tensor in potential.state_dict().values() for size in tensor.shape}
+    free = (n for n in range(5, 1000, 2) if not taken & {n, 2 * n})
+    n_graphs, n_atoms, n_pairs, n_triplets = (next(free) for _ in range(4))
+    center = torch.arange(n_pairs) % n_atoms
+    edge = torch.arange(n_triplets) % n_pairs
+    inputs = (
+        torch.full((n_atoms,), min(potential.references)),
+        torch.stack([center, (center + 1) % n_atoms]),
+        torch.full((n_pairs, 3), 0.4 * potential.cutoff, dtype=dtype),
+        torch.arange(n_atoms) % n_graphs,
+        torch.eye(3, dtype=dtype).expand(n_graphs, 3, 3).contiguous(),
+    )
+    return (*inputs, torch.stack([edge, edge + 1])) if potential.uses_triplets else inputs
+
+
+def _compile(program: torch.export.ExportedProgram, path: Path, header: dict) -> None:
+    from torch._inductor import aoti_compile_and_package
+    from torch._inductor.exc import InductorError
+
+    options = available(OPTIONS)
+    options["aot_inductor.metadata"] = {"gradpot": json.dumps(header)}
+    options["post_grad_custom_post_pass"] = bias_apart
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
+    except InductorError as error:
+        raise RunError(f"compiling failed: {error}") from error
+
+
+def _cached(potential: Potential, dtype: torch.dtype) -> Path | None:
+    """Where the package of these weights, this code and this machine is kept."""
+    import pooch
+
+    weights = fingerprint(potential)
+    if weights is None:
+        return None
+    digest = hashlib.sha256(json.dumps([weights, str(dtype), package.machine(), OPTIONS]).encode())
+    for source in _sources():
+        digest.update(source.read_bytes())
+    folder = Path(pooch.os_cache("gradpot")) / "compiled"
+    return folder / f"{digest.hexdigest()[:32]}{SUFFIX}"
+
+
+def _sources() -> list[Path]:
+    """The code that a package is made from."""
+    home = Path(gradpot.__file__).parent
+    parts = [
+        "graph/graph.py",
+        "potential/potential.py",
+        "compile/*.py",
+        "models/**/*.py",
+        "nn/*.py",
+    ]
+    return sorted(path for part in parts for path in home.glob(part))

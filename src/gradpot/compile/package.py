@@ -1,0 +1,230 @@
+"""A potential compiled ahead of time: one `.pt2` file, the network in it as machine code.
+
+`export` makes such files. Loading one needs no compiler and no weights beside; it does need the
+same torch and the same kind of processor. The file holds code that is run: load only files you
+trust.
+"""
+
+import hashlib
+import json
+import platform
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from gradpot.errors import InputError, unknown
+from gradpot.graph.graph import Graph, Properties, find_triplets
+from gradpot.potential.potential import Potential
+
+FORMAT = 1
+SUFFIX = ".pt2"
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+class CompiledPotential(Potential):
+    """A potential from a file written by `compile_potential`; the same up to rounding.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: it is damaged, not a package of gradpot, or made for another version of torch
+            or another kind of processor.
+    """
+
+    def __init__(self, path: str | Path):
+        header = read_header(path)
+        _check_header(header, path)
+        references = {int(z): e for z, e in header["references"].items()}
+        super().__init__(nn.Identity(), references, header["scale"])
+        self.header = header
+        self._cutoff, self._dtype = header["cutoff"], DTYPES[header["dtype"]]
+        self._uses_triplets = header.get("uses_triplets", False)
+        self._run = _loaded(path)
+
+    @property
+    def cutoff(self) -> float:
+        """Å."""
+        return self._cutoff
+
+    @property
+    def uses_triplets(self) -> bool:
+        """Whether the network looks at angles."""
+        return self._uses_triplets
+
+    @property
+    def direct(self) -> bool:
+        """Whether forces are predicted by themselves."""
+        return self.header.get("direct", False)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which the network computes."""
+        return self._dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return torch.device("cpu")
+
+    def forward(self, graph: Graph, stress: bool = True) -> Properties:
+        """Energy (float64) in eV, forces in eV/Å, stress in eV/Å³; NaN where not asked for."""
+        n_graphs, empty = graph.cell.shape[0], graph.cell.new_zeros(1, 3, 3)
+        pairs = graph.pair_index.contiguous(), graph.pair_vec
+        cell = torch.cat([graph.cell, empty])
+        energy, forces, strain = self.run(graph.numbers, *pairs, graph.batch, cell, graph.triplets)
+        return Properties(
+            energy=energy[:n_graphs],
+            forces=forces,
+            stress=strain[:n_graphs] if stress else torch.full_like(graph.cell, torch.nan),
+        )
+
+    def run(
+        self,
+        numbers: Int[Tensor, "n_atoms"],
+        pair_index: Int[Tensor, "2 n_pairs"],
+        pair_vec: Float[Tensor, "n_pairs 3"],
+        batch: Int[Tensor, "n_atoms"],
+        cell: Float[Tensor, "n_graphs 3 3"],
+        triplets: Int[Tensor, "2 n_triplets"] | None = None,
+    ) -> Properties:
+        """The same without a `Graph`, for callers that count microseconds.
+
+        Args:
+            pair_index, pair_vec: as in `Graph`, contiguous, and finite.
+            cell: of the structures, and zeros for one more, to which no atom belongs.
+            triplets: as in `Graph`; found where they are needed and not given.
+        """
+        inputs = [numbers, pair_index, pair_vec, batch, cell]
+        n_atoms = numbers.shape[0]
+        if self._uses_triplets:
+            if triplets is None:
+                triplets = find_triplets(pair_index.flatten(), n_atoms)
+            inputs.append(triplets)
+        if n_atoms >= 2 and pair_vec.shape[0] >= 2 and inputs[-1].shape[-1] >= 2:
+            return Properties(*self._run(inputs))
+        padded = _padded(inputs[:5], min(self.references), self.cutoff)
+        if self._uses_triplets:
+            padded.append(find_triplets(padded[1].flatten(), n_atoms + 2))
+        energy, forces, stress = self._run(padded)
+        return Properties(energy, forces[:n_atoms], stress)
+
+    def __deepcopy__(self, _memo: dict) -> "CompiledPotential":
+        # nothing in it can be changed
+        return self
+
+
+def _padded(inputs: list[Tensor], number: int, cutoff: float) -> list[Tensor]:
+    """At least two atoms and two pairs: the compiler takes sizes 0 and 1 for constants.
+
+    What is added is two atoms beyond each other's reach and nobody else's neighbors; they are the
+    last structure.
+    """
+    numbers, pair_index, pair_vec, batch, cell = inputs
+    first = numbers.shape[0]
+    extra = pair_index.new_tensor([[first, first], [first + 1, first + 1]])
+    return [
+        torch.cat([numbers, numbers.new_full((2,), number)]),
+        torch.cat([pair_index, extra], dim=1),
+        torch.cat([pair_vec, pair_vec.new_full((2, 3), cutoff)]),
+        torch.cat([batch, batch.new_full((2,), cell.shape[0] - 1)]),
+        cell,
+    ]
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """What a package says about itself, without running anything of it."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                raise zipfile.BadZipFile
+            names = [n for n in archive.namelist() if n.endswith("metadata.json")]
+            metadata = [json.loads(archive.read(name)) for name in names]
+    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError):
+        raise InputError(f"{path} is damaged or not a compiled potential") from None
+    for entry in metadata:
+        if "gradpot" in entry:
+            return json.loads(entry["gradpot"])
+    raise InputError(f"{path} was not written by gradpot compile")
+
+
+def fits(path: Path, potential: Potential, dtype: torch.dtype) -> bool:
+    """Whether `path` is a package of these weights that this process can use."""
+    try:
+        header = read_header(path)
+        _check_header(header, path)
+    except (OSError, InputError):
+        return False
+    same = header["fingerprint"] == fingerprint(potential)
+    return same and DTYPES[header["dtype"]] == dtype
+
+
+def fingerprint(potential: Potential) -> str | None:
+    """Of all numbers that a potential consists of; None if it is not one that can be saved."""
+    spec = getattr(potential.model, "spec", None)
+    if spec is None:
+        return None
+    known = [spec, sorted(potential.references.items()), potential.scale]
+    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode())
+    for name, tensor in sorted(potential.model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _check_header(header: dict, path: str | Path) -> None:
+    if header["format"] > FORMAT:
+        raise InputError(
+            f"{path} has format {header['format']}; this gradpot reads up to {FORMAT}, update it"
+        )
+    for what, here in machine().items():
+        if header[what] != here:
+            raise InputError(
+                f"{path} was compiled for {what} {header[what]}, and this is {what} {here}; "
+                "compile the potential again here"
+            )
+
+
+def machine() -> dict[str, str]:
+    """What machine code depends on."""
+    return {
+        "torch": torch.__version__.split("+")[0],
+        "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "system": platform.system(),
+    }
+
+
+def _loaded(path: str | Path) -> Callable[[list[Tensor]], list[Tensor]]:
+    from torch._inductor import aoti_load_package
+
+    try:
+        # the loader itself: its wrapper reads a description of the inputs at every call
+        return aoti_load_package(str(path), run_single_threaded=True).loader.boxed_run
+    except RuntimeError as error:
+        raise InputError(f"{path} cannot be loaded: {error}") from None
+
+
+def beside(path: str | Path) -> Path:
+    """Where the package of a potential's file is expected."""
+    return Path(path).with_suffix(SUFFIX)
+
+
+def read_dtype(name: str | None) -> torch.dtype | None:
+    """A precision by its name; None for None.
+
+    Raises:
+        InputError: it is another one.
+    """
+    if name is not None and name not in DTYPES:
+        raise unknown("dtype", name, DTYPES)
+    return DTYPES[name] if name else None
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """As users write it: float32."""
+    return str(dtype).removeprefix("torch.")

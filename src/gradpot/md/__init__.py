@@ -1,0 +1,1 @@
+"""Dynamics: the ASE calculator, and runs that are logged, limited and summed up."""

@@ -1,0 +1,112 @@
+"""A potential as one file: safetensors with a JSON header, and no code in it.
+
+Files are written beside their final name, flushed to the disk and then renamed, so that a
+process that is killed leaves the old file or the new one, never half of one.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from gradpot.errors import InputError
+from gradpot.models import build
+from gradpot.potential.potential import Potential
+from gradpot.process import write_bytes
+
+# 2: SchNet's weights are without the factors of its filters and branches
+FORMAT = 2
+
+
+def save(potential: Potential, path: str | Path, notes: Mapping | None = None) -> None:
+    """Write a potential whose model was made by `models.build`.
+
+    Args:
+        notes: anything JSON can hold that should travel along (training settings, errors).
+    """
+    spec = getattr(potential.model, "spec", None)
+    if spec is None:
+        raise InputError("only a model made by gradpot.build(name, ...) can be saved")
+    header = {
+        "format": FORMAT,
+        "model": spec,
+        "references": {str(z): e for z, e in sorted(potential.references.items())},
+        "scale": potential.scale,
+        "units": {"energy": "eV", "length": "Ang"},
+        "notes": dict(notes or {}),
+    }
+    write_tensors(path, potential.model.state_dict(), header)
+
+
+def load(
+    path: str | Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
+) -> Potential:
+    """Read a potential, in the precision it was saved with unless `dtype` says otherwise.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: it is not a gradpot model, or of another format.
+    """
+    if Path(path).suffix == ".pt2":
+        raise InputError(
+            f"{path} is a compiled potential, which `gradpot md` and Calculator take; give the "
+            "model.safetensors that it was made from"
+        )
+    tensors, header = read_tensors(path)
+    if spoiled := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise InputError(f"{path} has weights that are not finite ({spoiled[0]}): it is damaged")
+    if "model" not in header:
+        raise InputError(f"{path} is not a gradpot model; expected the model.safetensors of a run")
+    if header["format"] != FORMAT:
+        raise InputError(
+            f"{path} was written by another version of gradpot, as format {header['format']}; this "
+            f"one reads {FORMAT}: use that version, or train again"
+        )
+    model = build(**header["model"])
+    stored = next(iter(tensors.values())).dtype
+    model.to(stored).load_state_dict(tensors)
+    references = {int(z): e for z, e in header["references"].items()}
+    potential = Potential(model, references, header["scale"])
+    return potential.to(device=device, dtype=dtype or stored).eval()
+
+
+def notes(path: str | Path) -> dict:
+    """What `save` was told to keep beside the weights."""
+    return read_tensors(path)[1].get("notes", {})
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor], header: Mapping) -> None:
+    """Write named tensors and a JSON header, all or nothing."""
+    from safetensors.torch import save as to_bytes
+
+    plain: dict[str, torch.Tensor] = {}
+    seen: set[tuple] = set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        # a module that is part of a network in two places has its weights written twice
+        same = (tensor.data_ptr(), tensor.shape)
+        plain[name] = tensor.clone() if same in seen else tensor
+        seen.add(same)
+    write_bytes(path, to_bytes(plain, metadata={"gradpot": json.dumps(header)}))
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
+    """Named tensors and header, as `write_tensors` wrote them."""
+    from safetensors import SafetensorError, safe_open
+
+    if Path(path).is_dir():
+        raise InputError(f"{path} is a folder; expected a file, such as its model.safetensors")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except PermissionError:
+        raise
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is damaged or not a safetensors file ({error})") from None
+    if "gradpot" not in metadata:
+        raise InputError(f"{path} was not written by gradpot: it has no gradpot header")
+    return tensors, json.loads(metadata["gradpot"])

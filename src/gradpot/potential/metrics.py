@@ -1,0 +1,98 @@
+"""Errors of predictions: functions of (`Properties`, `Properties`), in meV and meV/Å.
+
+EFwT, energy and forces within threshold, is the share of frames whose energy and all of whose
+force components are right (OC20, arXiv 2010.09990).
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gradpot.graph.graph import Properties
+
+
+class Within(NamedTuple):
+    """Thresholds of EFwT; the defaults are those of arXiv 2010.09990 and 2310.01649."""
+
+    energy_eV: float = 0.02
+    """of the whole structure"""
+    forces_eV_A: float = 0.03
+    """of the largest error among the components of all forces of a frame"""
+
+
+WITHIN = Within()
+
+
+def errors(
+    predicted: Properties,
+    labels: Properties,
+    n_atoms: Int[Tensor, "n_frames"],
+    within: Within = WITHIN,
+) -> dict[str, float | int | None]:
+    """Mean absolute and root mean square errors, and EFwT; None where there is no label.
+
+    Energies in meV (of the whole structure, and per atom), forces per component in meV/Å,
+    stress per component in meV/Å³, EFwT between 0 and 1.
+    """
+    energy = _residual(predicted.energy, labels.energy)
+    per_atom = _residual(predicted.energy / n_atoms, labels.energy / n_atoms)
+    forces = _residual(predicted.forces, labels.forces)
+    stress = _residual(predicted.stress, labels.stress)
+    result: dict[str, float | int | None] = {
+        "energy_mae_meV": _mae(energy),
+        "energy_rmse_meV": _rmse(energy),
+        "energy_mae_meV_per_atom": _mae(per_atom),
+        "forces_mae_meV_A": _mae(forces),
+        "forces_rmse_meV_A": _rmse(forces),
+        "efwt": efwt(predicted, labels, n_atoms, within),
+        "efwt_energy_eV": within.energy_eV,
+        "efwt_forces_eV_A": within.forces_eV_A,
+        "n_frames": n_atoms.shape[0],
+    }
+    if stress.numel():
+        result["stress_mae_meV_A3"] = _mae(stress)
+        result["stress_rmse_meV_A3"] = _rmse(stress)
+    return result
+
+
+def efwt(
+    predicted: Properties,
+    labels: Properties,
+    n_atoms: Int[Tensor, "n_frames"],
+    within: Within = WITHIN,
+) -> float | None:
+    """Share of frames with |ΔE| and the largest |ΔF| of a component at most the thresholds.
+
+    A frame counts if it has an energy label and all its force labels; None if no frame has them.
+    A prediction that is NaN is not within.
+    """
+    n_frames = n_atoms.shape[0]
+    frame = torch.arange(n_frames, device=n_atoms.device).repeat_interleave(n_atoms)
+
+    def each(of_atoms: Tensor) -> Tensor:
+        """Whether it holds for every atom of a frame."""
+        false = (~of_atoms.all(dim=-1)).long()
+        return frame.bincount(weights=false, minlength=n_frames) == 0
+
+    known = torch.isfinite(labels.energy) & each(torch.isfinite(labels.forces))
+    if not known.any():
+        return None
+    energy = (predicted.energy.double() - labels.energy.double()).abs() <= within.energy_eV
+    forces = (predicted.forces.double() - labels.forces.double()).abs() <= within.forces_eV_A
+    return float((energy & each(forces))[known].double().mean())
+
+
+def _residual(predicted: Tensor, label: Tensor) -> Float[Tensor, "n_known"]:
+    """In units of a thousandth, where there is a label. A prediction that is NaN stays."""
+    known = torch.isfinite(label)
+    return 1e3 * (predicted.double()[known] - label.double()[known])
+
+
+def _mae(residual: Tensor) -> float | None:
+    return float(residual.abs().mean()) if residual.numel() else None
+
+
+def _rmse(residual: Tensor) -> float | None:
+    return float(residual.square().mean().sqrt()) if residual.numel() else None

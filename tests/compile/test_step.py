@@ -1,0 +1,78 @@
+"""Every model's gradient step can be traced with open sizes; the trace equals eager.
+
+What the C++ compiler makes of the trace is tested in `train/test_run.py` (slow).
+"""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from gradpot.compile.step import example_batch, has_compiler, tensors, trace
+from gradpot.data.source import read
+from gradpot.graph.dataset import Dataset, batch, dataset
+from gradpot.models import build
+from gradpot.train.loss import Weights, penalty, weighted
+from gradpot.train.step import gradients
+from gradpot.train.weights import flatten
+from variants import ONE_FORM_EACH, small
+
+
+@pytest.fixture(scope="module")
+def molecules() -> Dataset:
+    return dataset(read("ethanol").take(np.arange(40)), 5.0, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("variant", ONE_FORM_EACH)
+def test_trace_equals_eager(variant, molecules):
+    torch.manual_seed(0)
+    network = small(variant).train()
+    molecules = molecules._replace(triplets=getattr(network, "uses_triplets", False))
+    loss = partial(weighted, weights=Weights(1, 1, 0), length=1.0, penalty=penalty("huber", 0.1))
+    step = gradients(network, loss, stress=False)
+    weights = flatten(network)
+    traced = trace(step, weights, example_batch(molecules, network))
+    for n_graphs in (3, 8, 12):
+        piece = batch(molecules, torch.arange(n_graphs) + 10)
+        expected = step(weights, piece)
+        got = traced(weights, *tensors(piece))
+        for a, b in zip(got, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_stress_is_traced(data):
+    """Cells of several sizes, with stress in the loss."""
+    frames = read(
+        data / "mlearn_si" / "si_test25.npz",
+        stress=stress_label("virial_stress", "kbar", "vasp", "compression"),
+    )
+    cells = dataset(frames, 4.0, dtype=torch.float64)
+    network = build("painn", cutoff=4.0, width=8, n_layers=1, n_radial=6).double()
+    loss = partial(weighted, weights=Weights(1, 1, 1), length=1.0, penalty=penalty("l2", 1.0))
+    step = gradients(network, loss, stress=True)
+    weights = flatten(network)
+    traced = trace(step, weights, example_batch(cells, network))
+    piece = batch(cells, torch.tensor([0, 9, 20]))
+    expected = step(weights, piece)
+    for a, b in zip(traced(weights, *tensors(piece)), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_example_sizes_are_all_different(molecules):
+    graph = example_batch(molecules, build("schnet", width=45, n_layers=1)).graph
+    sizes = {tensor.shape[0] for tensor in (graph.cell, graph.numbers, graph.edge_vec)}
+    sizes.add(graph.pair_vec.shape[0])
+    assert len(sizes) == 4
+    assert not sizes & {45, 22, 50, 64, 119}
+
+
+def test_without_a_compiler(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert not has_compiler()
+
+
+def stress_label(*parts):
+    from gradpot.data.files import StressLabel
+
+    return StressLabel(*parts)

@@ -1,0 +1,60 @@
+"""EFwT by hand: which frames are within, which count at all."""
+
+import math
+
+import pytest
+import torch
+
+from gradpot.graph.graph import Properties
+from gradpot.potential.metrics import Within, efwt, errors
+
+NAN = math.nan
+# frames of 1, 2 and 1 atoms
+N_ATOMS = torch.tensor([1, 2, 1])
+
+
+def properties(energy: list[float], forces: list[list[float]]) -> Properties:
+    double = torch.float64
+    return Properties(
+        torch.tensor(energy, dtype=double),
+        torch.tensor(forces, dtype=double),
+        torch.full((3, 3, 3), NAN, dtype=double),
+    )
+
+
+ZERO = properties([0.0] * 3, [[0.0] * 3] * 4)
+
+
+@pytest.mark.parametrize(
+    ("energy", "forces", "expected"),
+    [
+        ([0.0, 0.0, 0.0], [[0.0] * 3] * 4, 1.0),
+        ([0.0199, -0.0199, 0.0201], [[0.0] * 3] * 4, 2 / 3),
+        # of the whole structure: two atoms are allowed no more than one
+        ([0.0, 0.03, 0.0], [[0.0] * 3] * 4, 2 / 3),
+        ([0.0] * 3, [[0.029, -0.029, 0.029]] * 4, 1.0),
+        # one component of one atom of the second frame
+        ([0.0] * 3, [[0.0] * 3, [0.0] * 3, [0.0, -0.031, 0.0], [0.0] * 3], 2 / 3),
+        ([NAN, 0.0, 0.0], [[0.0] * 3] * 3 + [[NAN, 0.0, 0.0]], 1 / 3),
+    ],
+)
+def test_share_of_frames_within_both_thresholds(energy, forces, expected):
+    assert efwt(properties(energy, forces), ZERO, N_ATOMS) == pytest.approx(expected)
+
+
+def test_a_frame_counts_if_all_its_labels_are_known():
+    labels = properties([0.0, 0.0, NAN], [[0.0] * 3, [0.0] * 3, [NAN, 0.0, 0.0], [0.0] * 3])
+    assert efwt(ZERO, labels, N_ATOMS) == 1.0
+    predicted = properties([1.0, 0.0, 0.0], [[0.0] * 3] * 4)
+    assert efwt(predicted, labels, N_ATOMS) == 0.0
+    assert efwt(ZERO, labels._replace(energy=torch.full((3,), NAN)), N_ATOMS) is None
+
+
+def test_thresholds_are_inclusive_and_may_be_chosen():
+    predicted = properties([0.5, 0.0, 0.25], [[0.0] * 3, [0.0] * 3, [0.0, 0.0, 0.75], [0.0] * 3])
+    assert efwt(predicted, ZERO, N_ATOMS, Within(0.5, 0.75)) == 1.0
+    assert efwt(predicted, ZERO, N_ATOMS, Within(0.25, 0.75)) == pytest.approx(2 / 3)
+    assert efwt(predicted, ZERO, N_ATOMS, Within(0.5, 0.5)) == pytest.approx(2 / 3)
+    result = errors(predicted, ZERO, N_ATOMS, Within(0.25, 0.5))
+    assert result["efwt"] == pytest.approx(1 / 3)
+    assert (result["efwt_energy_eV"], result["efwt_forces_eV_A"]) == (0.25, 0.5)

@@ -1,0 +1,112 @@
+"""Neighbor lists, pair by pair against ASE's."""
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.neighborlist import neighbor_list as ase_neighbor_list
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+from gradpot.geometry import ALL_PAIRS_BELOW, neighbor_list
+
+
+def pairs(atoms: Atoms, cutoff: float) -> np.ndarray:
+    """Rows i, j, shift, in one order."""
+    edge_index, shifts = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)
+    return in_order(np.column_stack([edge_index.T, shifts]))
+
+
+def pairs_of_ase(atoms: Atoms, cutoff: float) -> np.ndarray:
+    i, j, shifts = ase_neighbor_list("ijS", atoms, cutoff)
+    return in_order(np.column_stack([i, j, shifts]))
+
+
+def in_order(rows: np.ndarray) -> np.ndarray:
+    return rows[np.lexsort(rows.T[::-1])]
+
+
+@st.composite
+def structures(draw) -> tuple[Atoms, float]:
+    """Triclinic cells with any periodic axes, atoms in and out of the cell, and a cutoff."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    n_atoms = draw(st.integers(1, 12))
+    pbc = draw(st.tuples(st.booleans(), st.booleans(), st.booleans()))
+    cell = draw(st.floats(2.0, 6.0)) * (np.eye(3) + rng.uniform(-0.4, 0.4, (3, 3)))
+    if draw(st.booleans()):
+        cell[0] *= -1  # left-handed
+    spread = draw(st.sampled_from([1.0, 3.0]))
+    scaled = rng.uniform(-spread + 1.0, spread, (n_atoms, 3))
+    atoms = Atoms("H" * n_atoms, scaled @ cell, cell=cell, pbc=pbc)
+    return atoms, draw(st.floats(0.5, 9.0))
+
+
+@settings(max_examples=150, deadline=None)
+@given(structures())
+def test_pairs_are_those_of_ase(case):
+    atoms, cutoff = case
+    distances = ase_neighbor_list("d", atoms, cutoff + 1e-6)
+    # a pair exactly at the cutoff may fall on either side
+    assume(not (np.abs(distances - cutoff) < 1e-6).any())
+    expected = pairs_of_ase(atoms, cutoff)
+    np.testing.assert_array_equal(pairs(atoms, cutoff), expected)
+
+
+@settings(max_examples=30, deadline=None)
+@given(structures())
+def test_every_pair_has_its_reverse(case):
+    atoms, cutoff = case
+    forward = pairs(atoms, cutoff)
+    backward = in_order(np.column_stack([forward[:, [1, 0]], -forward[:, 2:]]))
+    np.testing.assert_array_equal(forward, backward)
+
+
+@pytest.mark.parametrize("axes_without_cell", [[], [2], [1, 2]])
+def test_axes_that_are_not_periodic_may_lack_a_cell_vector(axes_without_cell):
+    cell = np.array([[3.0, 0.2, 0.1], [0.3, 3.2, 0.0], [0.0, 0.4, 3.5]])
+    cell[axes_without_cell] = 0.0
+    atoms = Atoms("H4", np.random.default_rng(0).uniform(-4, 4, (4, 3)), cell=cell)
+    atoms.pbc = [axis not in axes_without_cell for axis in range(3)]
+    np.testing.assert_array_equal(pairs(atoms, 4.1), pairs_of_ase(atoms, 4.1))
+
+
+@pytest.mark.parametrize("n_atoms", [ALL_PAIRS_BELOW - 1, ALL_PAIRS_BELOW])
+def test_both_algorithms_for_molecules_agree_with_ase(n_atoms):
+    positions = np.random.default_rng(n_atoms).uniform(0, 9, (n_atoms, 3))
+    atoms = Atoms("H" * n_atoms, positions)
+    np.testing.assert_array_equal(pairs(atoms, 3.3), pairs_of_ase(atoms, 3.3))
+
+
+def test_cutoff_larger_than_the_cell_sees_the_same_atom_many_times():
+    atoms = Atoms("H", cell=np.eye(3), pbc=True)
+    edge_index, shifts = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, 1.5)
+    assert (edge_index == 0).all()
+    # 6 images at distance 1, 12 at the root of 2; itself is not among them
+    assert shifts.shape == (18, 3)
+    assert np.abs(shifts).sum(1).min() == 1
+
+
+@pytest.mark.parametrize("pbc", [False, True])
+@pytest.mark.parametrize("n_atoms", [0, 1, 2])
+def test_nobody_in_range(n_atoms, pbc):
+    positions = np.arange(3.0 * n_atoms).reshape(-1, 3) * 5
+    periodic = np.array([pbc] * 3)
+    edge_index, shifts = neighbor_list(positions, 50.0 * np.eye(3), periodic, 5.0)
+    assert edge_index.shape == (2, 0)
+    assert shifts.shape == (0, 3)
+    assert edge_index.dtype == shifts.dtype == np.int64
+
+
+def test_the_second_half_is_the_first_reversed_and_inputs_stay():
+    rng = np.random.default_rng(3)
+    positions, cell, pbc = rng.uniform(-5, 9, (20, 3)), 4.0 * np.eye(3), np.ones(3, dtype=bool)
+    before = positions.copy(), cell.copy(), pbc.copy()
+    edge_index, shifts = neighbor_list(positions, cell, pbc, 3.0)
+    n_pairs = shifts.shape[0] // 2
+    assert (np.diff(edge_index[0, :n_pairs]) >= 0).all()
+    assert np.array_equal(edge_index[:, n_pairs:], edge_index[::-1, :n_pairs])
+    assert np.array_equal(shifts[n_pairs:], -shifts[:n_pairs])
+    vectors = positions[edge_index[1]] + shifts @ cell - positions[edge_index[0]]
+    assert np.linalg.norm(vectors, axis=1).max() < 3.0
+    for now, then in zip((positions, cell, pbc), before, strict=True):
+        assert_allclose(now, then, rtol=0, atol=0)
