@@ -1,29 +1,27 @@
 """One paper, one file: `Graph` → atom energies. `MODELS` names them, `build` makes one.
 
-A model says of itself what is not the rule: `direct = True`, it returns atom energies and forces,
-which are then not the gradient of anything; `invariant = False`, what it says changes when a
-structure is turned, and it is trained on structures that are turned at random.
+`base.Model` is what a model owes the rest of the package.
 """
 
 import importlib
 import inspect
+from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
-from torch import nn
-
 from gradpot.errors import InputError, unknown
+from gradpot.models.base import Model
 from gradpot.models.cgcnn import CGCNN
 from gradpot.models.dimenet import DimeNetPlusPlus
 from gradpot.models.forcenet import ForceNet
 from gradpot.models.gemnet import GemNetDT
-from gradpot.models.painn import PaiNN
+from gradpot.models.painn import VECTOR_NORMS, PaiNN
 from gradpot.models.schnet import SchNet
 from gradpot.nn.activations import look_up
 from gradpot.nn.norm import NORMS
 from gradpot.nn.radial import FILTERS
 
-MODELS: dict[str, type[nn.Module]] = {
+MODELS: dict[str, type[Model]] = {
     "schnet": SchNet,
     "painn": PaiNN,
     "cgcnn": CGCNN,
@@ -31,39 +29,47 @@ MODELS: dict[str, type[nn.Module]] = {
     "dimenet++": DimeNetPlusPlus,
     "gemnet-dt": GemNetDT,
 }
-# of other packages: file, which imports the package and has the name of its extra, and class
+# networks of other packages: the file that imports the package, which is also the name of the
+# extra, and the class
 EXTERNAL = {
     "pyg/schnet": ("pyg", "SchNet"),
     "pyg/dimenet++": ("pyg", "DimeNetPlusPlus"),
     "schnetpack/schnet": ("schnetpack", "SchNet"),
     "schnetpack/painn": ("schnetpack", "PaiNN"),
 }
-FORCES = ("gradient", "direct")
-NAMES = {"filter": FILTERS, "norm": NORMS, "forces": FORCES}
-# readouts halve the width; Gaussians lie cutoff/(n_radial - 1) apart
+# arguments whose value is one of a few names
+NAMES = {
+    "filter": FILTERS,
+    "norm": NORMS,
+    "forces": ("gradient", "direct"),
+    "vector_norm": VECTOR_NORMS,
+}
+# readouts halve the width; Gaussians are cutoff/(n_radial − 1) apart
 SMALLEST = {"width": 2, "n_radial": 2}
 KINDS = {int: "a whole number", float: "a number", str: "a name"}
+# what a model was, when it was saved before the argument existed
+IMPLIED = {"painn": {"vector_norm": "published"}}
 
 
-def build(name: str, **arguments: object) -> nn.Module:
+def build(name: str, **arguments: object) -> Model:
     """Make a model that remembers how it was made, in `.spec`, so that it can be saved.
 
     Args:
-        name: one of `MODELS`, or of `EXTERNAL`.
-        arguments: of its class; what is left out takes the class's default.
+        name: one of `MODELS` or of `EXTERNAL`.
+        arguments: of its class; the others take the defaults of the class.
 
     Raises:
-        InputError: the model, one of its arguments or a value is not known, or it is of a package
-            that is not installed.
+        InputError: the model, one of its arguments or a value is unknown, or the package that the
+            model comes from is not installed.
     """
     spec = specification(name, **arguments)
     model = model_class(name)(**spec)
-    model.spec = {"name": name, **spec}  # type: ignore[assignment]
+    model.spec = {"name": name, **spec}
     return model
 
 
-def model_class(name: str) -> type[nn.Module]:
-    """The class of a model; it may have to be imported."""
+def model_class(name: str) -> type[Model]:
+    """The class of a model; this may import the package that it comes from."""
     if name in MODELS:
         return MODELS[name]
     if name not in EXTERNAL:
@@ -74,26 +80,27 @@ def model_class(name: str) -> type[nn.Module]:
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
         raise InputError(
-            f'model {name} needs {package}, which is not here: pip install "gradpot[{file}]"'
+            f'model {name} needs {package}, which is not installed: pip install "gradpot[{file}]"'
         ) from None
 
 
 def specification(name: str, **arguments: object) -> dict[str, Any]:
-    """All arguments of a model, checked, without making it."""
+    """All arguments of a model, checked, without making the model."""
     parameters = inspect.signature(model_class(name)).parameters
-    for key in arguments:
+    for key, value in arguments.items():
         if key not in parameters:
             raise unknown(f"argument of {name}", key, parameters)
-    for key, value in arguments.items():
-        _check_kind(key, value, parameters[key].annotation)
+        kind: Any = parameters[key].annotation
+        accepted = (int, float) if kind is float else kind
+        if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+            raise InputError(f"{key} is {value!r} but must be {KINDS.get(kind, kind)}")
         _check_value(key, value)
     return {key: arguments.get(key, p.default) for key, p in parameters.items()}
 
 
-def _check_kind(key: str, value: object, kind: Any) -> None:
-    accepted = (int, float) if kind is float else kind
-    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
-        raise InputError(f"{key} is {value!r} but must be {KINDS.get(kind, kind)}")
+def saved_specification(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A specification as a file has it, with the arguments that it could not name yet."""
+    return {**IMPLIED.get(spec.get("name", ""), {}), **spec}
 
 
 def _check_value(key: str, value: Any) -> None:

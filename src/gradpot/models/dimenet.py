@@ -1,7 +1,9 @@
-"""DimeNet++: messages that turn (Gasteiger et al., arXiv 2003.03123 and 2011.14115).
+"""DimeNet++: directional messages (Gasteiger et al., arXiv 2003.03123 and 2011.14115).
 
-An edge from center i to neighbor j carries the message j → i. It is changed by the messages
-k → j, which depends on how far they turn to go on to i.
+An edge from center i to neighbor j carries the message j → i. The messages k → j change it, by a
+filter of the distance of k and j and of the angle by which k → j → i bends.
+
+Names of parameters ("turns", "turn") are those of saved models and cannot be better ones.
 """
 
 from collections.abc import Sequence
@@ -14,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gradpot.graph.graph import Graph, opposite, with_triplets
+from gradpot.models.base import N_ELEMENTS, Model
 from gradpot.nn.activations import Activation, gain
 from gradpot.nn.activations import activation as activation_by_name
 from gradpot.nn.angular import SphericalBessel, zonal_harmonics
@@ -21,30 +24,29 @@ from gradpot.nn.initialize import linear
 from gradpot.nn.radial import polynomial_cutoff
 from gradpot.nn.segment import sum_by, sum_pairs
 
-N_ELEMENTS = 119
 
-
-class DimeNetPlusPlus(nn.Module):
+class DimeNetPlusPlus(Model):
     """Atom energies from messages along edges, and the angles between two of them.
 
     Args:
         cutoff: in Å.
         width: features of a message; published with 128.
         n_layers: interaction blocks.
-        n_radial, n_spherical: Bessel functions of each degree; degrees.
+        n_radial: Bessel functions of each degree.
+        n_spherical: degrees.
         activation: see `nn.activations.activation`.
-        output_activation: that of the output blocks, the only place where arXiv 2310.01649 puts
-            IReLU; published with `silu` everywhere.
+        output_activation: of the output blocks, the only place where arXiv 2310.01649 puts IReLU;
+            published with `silu` everywhere.
         triplet_width: features that pass from one message to another.
-        basis_width: functions that a basis is reduced to.
+        basis_width: functions that each basis is reduced to.
         output_width: features of an atom in the output blocks.
-        envelope: p of equation 8, at least 1; larger ones fall later and steeper.
+        envelope: p of equation 8, at least 1. A larger p falls later and more steeply.
         n_before_skip, n_after_skip: residual layers before and after the old message is added.
         n_output_layers: hidden layers of an output block.
     """
 
     uses_triplets = True
-    # of a width of 64; at 5e-3 the forces are lost after 4,000 steps
+    # at 5e-3 all forces become zero after 4,000 steps
     adam_rate = 2e-3
     spread: Tensor
 
@@ -65,9 +67,9 @@ class DimeNetPlusPlus(nn.Module):
         n_after_skip: int = 2,
         n_output_layers: int = 3,
     ):
-        super().__init__()
+        super().__init__(cutoff)
         phi = activation_by_name(activation)
-        self.cutoff, self.envelope = cutoff, envelope
+        self.envelope = envelope
         self.frequencies = nn.Parameter(pi * torch.arange(1.0, n_radial + 1))
         self.bessel = SphericalBessel(n_spherical, n_radial)
         spread = torch.eye(n_spherical).repeat_interleave(n_radial, dim=1)
@@ -84,49 +86,49 @@ class DimeNetPlusPlus(nn.Module):
 
     def forward(self, graph: Graph) -> Float[Tensor, "n_atoms"]:
         graph = with_triplets(graph)
-        r = graph.pair_vec.norm(dim=-1)
+        r = graph.pair_vec.norm(dim=-1)  # [n_pairs]
         x = (r / self.cutoff).clamp(max=1.0)
         u = polynomial_cutoff(x, self.envelope) / x
+        # [n_radial, n_pairs] -> [n_pairs, width] for the first message, each interaction and output
         first, inner, outer = self.filters(u * torch.sin(self.frequencies[:, None] * x))
-        source, target = turns(graph)
-        basis = turn_basis(self.bessel(x, u), self.spread, graph.pair_vec / r[:, None], graph)
-        bases = (self.turns.weight @ basis.T).chunk(len(inner))
+        source, target = passes(graph)  # [n_passes] each
+        basis = angular_basis(self.bessel(x, u), self.spread, graph.pair_vec / r[:, None], graph)
+        bases = (self.turns.weight @ basis.T).chunk(len(inner))  # [basis_width, n_passes] each
 
-        m = self.first(self.embedding(graph.numbers), first, graph.edge_index)
+        m = self.first(self.embedding(graph.numbers), first, graph.edge_index)  # [n_edges, width]
         sums = [sum_messages(m, outer[0], graph)]
-        for interaction, radial, turn, out in zip(
+        for interaction, radial, angular, out in zip(
             self.interactions, inner, bases, outer[1:], strict=True
         ):
-            m = interaction(m, radial, turn, source, target)
+            m = interaction(m, radial, angular, source, target)
             sums.append(sum_messages(m, out, graph))
         return self.outputs(torch.stack(sums))
 
 
-def turns(graph: Graph) -> tuple[Int[Tensor, "n_turns"], Int[Tensor, "n_turns"]]:
-    """Edges of the messages k → j and j → i of every triplet, one way and then the other."""
+def passes(graph: Graph) -> tuple[Int[Tensor, "n_passes"], Int[Tensor, "n_passes"]]:
+    """Edges of the messages k → j and j → i of every triplet, in one direction and the other."""
     a, b = graph.triplets.unbind(0)  # type: ignore[union-attr]
     n_pairs = graph.pair_vec.shape[0]
     onward = torch.cat([a, b])
-    # the edge back; no remainder, which would be divided for again in every column
+    # the reverse edge; a remainder would be recomputed for every column
     return torch.cat([b, a]), torch.where(onward < n_pairs, onward + n_pairs, onward - n_pairs)
 
 
-def turn_basis(
+def angular_basis(
     radial: Float[Tensor, "n_pairs n_basis"],
     spread: Float[Tensor, "n_spherical n_basis"],
     direction: Float[Tensor, "n_pairs 3"],
     graph: Graph,
-) -> Float[Tensor, "n_turns n_basis"]:
-    """j_l(z_ln r/r_c) Y_l0(α) of every turn, arXiv 2003.03123, equation 6.
+) -> Float[Tensor, "n_passes n_basis"]:
+    """j_l(z_ln r/r_c) Y_l0(α) of every pass k → j → i, arXiv 2003.03123, equation 6.
 
-    r is the length of the first of the two edges, α the angle by which the message turns (0 if it
-    goes straight on): as in the published code, where the paper has π − α. The same both ways,
-    for which it is computed once.
+    r is the length of the first edge. α is the angle by which the path bends, 0 for a straight
+    path, as in the published code; the paper has π − α. Both directions of a triplet share α.
 
     Args:
         radial: with the envelope.
-        spread: which columns of the basis belong to which degree l, as ones. A product, because
-            the compiler keeps its result.
+        spread: ones where a column of the basis belongs to degree l. It is applied as a matrix
+            product, because the compiler keeps the result of a product.
     """
     a, b = graph.triplets.unbind(0)  # type: ignore[union-attr]
     n_pairs = direction.shape[0]
@@ -141,13 +143,13 @@ def turn_basis(
 def sum_messages(
     m: Float[Tensor, "n_edges width"], radial: Float[Tensor, "n_pairs width"], graph: Graph
 ) -> Float[Tensor, "n_atoms width"]:
-    """Add up the filtered messages that arrive at each atom."""
-    there, back = (m.unflatten(0, (2, radial.shape[0])) * radial).unbind(0)
-    return sum_pairs(there, back, graph.pair_index, graph.numbers.shape[0])
+    """Sum of the filtered messages that arrive at each atom."""
+    forth, back = (m.unflatten(0, (2, radial.shape[0])) * radial).unbind(0)
+    return sum_pairs(forth, back, graph.pair_index, graph.numbers.shape[0])
 
 
 class Filters(nn.Module):
-    """All linear maps of the radial basis, as one product: a pair's are the same both ways."""
+    """All linear maps of the radial basis as one product, once per pair."""
 
     def __init__(self, n_radial: int, basis_width: int, width: int, n_layers: int):
         super().__init__()
@@ -170,9 +172,9 @@ class Filters(nn.Module):
 
 
 class FirstMessage(nn.Module):
-    """Of two elements and a distance; arXiv 2003.03123, section 5, embedding block.
+    """From two elements and a distance; arXiv 2003.03123, section 5, embedding block.
 
-    What depends on one atom is computed for each atom, what depends on a pair for each pair.
+    The linear maps of an atom are done per atom, those of a distance per pair.
     """
 
     def __init__(self, width: int, activation: Activation):
@@ -181,7 +183,12 @@ class FirstMessage(nn.Module):
         self.pairs = linear(width, width)
         self.activation = deepcopy(activation)
 
-    def forward(self, x, radial, edge_index) -> Float[Tensor, "n_edges width"]:
+    def forward(
+        self,
+        x: Float[Tensor, "n_atoms width"],
+        radial: Float[Tensor, "n_pairs width"],
+        edge_index: Int[Tensor, "2 n_edges"],
+    ) -> Float[Tensor, "n_edges width"]:
         at_center, at_neighbor = self.atoms(x).chunk(2, dim=-1)
         center, neighbor = edge_index
         pair = self.pairs(self.activation(radial))
@@ -203,7 +210,7 @@ class Residual(nn.Module):
 
 
 class Interaction(nn.Module):
-    """Messages change by the messages that arrive before them; arXiv 2011.14115, figure 1."""
+    """Messages k → j change the message j → i; arXiv 2011.14115, figure 1."""
 
     def __init__(
         self,
@@ -215,7 +222,7 @@ class Interaction(nn.Module):
         activation: Activation,
     ):
         super().__init__()
-        # what stays on its edge, and what goes on to others
+        # for the edge itself, and for the edges that follow
         self.split = linear(width, 2 * width)
         self.down = linear(width, triplet_width, bias=False)
         self.turn = weights(basis_width, triplet_width)
@@ -229,23 +236,23 @@ class Interaction(nn.Module):
         self,
         m: Float[Tensor, "n_edges width"],
         radial: Float[Tensor, "n_pairs width"],
-        turn: Float[Tensor, "basis_width n_turns"],
-        source: Int[Tensor, "n_turns"],
-        target: Int[Tensor, "n_turns"],
+        angular: Float[Tensor, "basis_width n_passes"],
+        source: Int[Tensor, "n_passes"],
+        target: Int[Tensor, "n_passes"],
     ) -> Float[Tensor, "n_edges width"]:
         own, sent = self.activation(self.split(m)).chunk(2, dim=-1)
         sent = (sent.unflatten(0, (2, radial.shape[0])) * radial).flatten(0, 1)
-        sent = self.activation(self.down(sent)).index_select(0, source) * (turn.T @ self.turn)
+        sent = self.activation(self.down(sent)).index_select(0, source) * (angular.T @ self.turn)
         h = own + self.activation(self.up(sum_by(sent, target, m.shape[0])))
         return self.after(m + self.activation(self.skip(self.before(h))))
 
 
 class Outputs(nn.Module):
-    """All output blocks at once: networks of equal sizes, one product for a layer of all.
+    """All output blocks at once: they have equal sizes, so each layer is one batched product.
 
     Args:
-        n_blocks: blocks.
-        sizes: widths of what comes in, of the up-projection, and of each hidden layer.
+        n_blocks: number of output blocks.
+        sizes: widths of the input, of the up-projection, and of each hidden layer.
     """
 
     def __init__(self, n_blocks: int, sizes: Sequence[int], activation: Activation):
@@ -254,7 +261,7 @@ class Outputs(nn.Module):
         self.up = stacked(n_blocks, n_in, n_up)
         self.hidden = nn.ParameterList(stacked(n_blocks, *pair) for pair in pairwise(sizes[1:]))
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(n_blocks, 1, n)) for n in hidden)
-        # published with zeros: no forces to begin with; these are of the size of the labels
+        # published with zeros, so that there are no forces at first; these match the labels' size
         self.last = stacked(n_blocks, sizes[-1], 1, 0.1 * gain(activation))
         self.activation = deepcopy(activation)
 
@@ -265,7 +272,7 @@ class Outputs(nn.Module):
         return (x @ self.last).sum(0).squeeze(-1)
 
     def bound_moments(self, sums: Float[Tensor, "n_blocks n_atoms width"], limit: float) -> None:
-        """See `nn.mlp.bound_moments`; each block by itself, before there are biases."""
+        """See `nn.initialize.bound_moments`: each block by itself, while biases are zero."""
         x = sums
         for weight in (self.up, *self.hidden):
             x = x @ weight
@@ -275,10 +282,10 @@ class Outputs(nn.Module):
 
 
 def weights(n_in: int, n_out: int, gain: float = 1.0) -> nn.Parameter:
-    """Weights [n_in, n_out] as `linear` draws them.
+    """Weights [n_in, n_out], drawn as `linear` draws them, for x.T @ weights with x [n_in, n].
 
-    Where one of the sizes is very small, products go several times faster if their result is
-    long in its last axis, also those of the derivatives: hence x.T @ weights, with x [n_in, n].
+    Where one size is very small, products and their derivatives are several times faster if the
+    last axis of the result is long.
     """
     return nn.Parameter(linear(n_in, n_out, gain, bias=False).weight.detach().T.contiguous())
 

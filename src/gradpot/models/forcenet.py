@@ -1,22 +1,23 @@
 """ForceNet: messages that see directions (Hu et al., 2021, arXiv 2103.01436).
 
-The network knows no symmetry: it learns from structures that are turned at random what a
-rotation does. As published it gives forces directly; they may as well be the gradient of its
-energy.
+The network has no built-in symmetry: it learns what a rotation does from structures that are
+rotated at random. As published it predicts forces directly; here they are the gradient of its
+energy unless `forces="direct"`.
 
-Departures: the edge's functions of the distance are Bessel functions, where the paper has sines
-of the distance, and of the distance less the atoms' radii; elements have an embedding of their
-own, where it maps nine of their properties; a message goes to zero at the cutoff with two
-derivatives, where it does with none; an atom without neighbors feels no force.
+Departures: the radial functions of an edge are Bessel functions, where the paper uses sines of the
+distance and of the distance less the atoms' radii. Each element has a trained embedding, where the
+paper maps nine of its properties. A message goes to zero at the cutoff with two derivatives, where
+the paper's jumps. An atom without neighbors has no force.
 """
 
 from copy import deepcopy
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gradpot.graph.graph import Graph
+from gradpot.models.base import N_ELEMENTS, Model
 from gradpot.nn.activations import Activation, gain
 from gradpot.nn.activations import activation as activation_by_name
 from gradpot.nn.angular import N_EVEN, N_ODD, spherical_harmonics
@@ -25,14 +26,15 @@ from gradpot.nn.norm import NORMS
 from gradpot.nn.radial import BesselBasis, envelope
 from gradpot.nn.segment import sum_pairs
 
-N_ELEMENTS = 119
-# gains: a message is a product of two features, summed over neighbors, and would double its power
-# from layer to layer; the functions of an edge are small
-QUIET, LOUD = 0.2, 3.0
+# gain of the last layer of an update: messages are products of two features, summed over
+# neighbors, and would grow with depth
+UPDATE_GAIN = 0.2
+# gain of the layers that read the functions of an edge, which are small
+EDGE_GAIN = 3.0
 
 
-class ForceNet(nn.Module):
-    """Atom energies, and forces if they are asked for directly, from features and edge vectors.
+class ForceNet(Model):
+    """Atom energies, and with `forces="direct"` also forces, from features and edge vectors.
 
     Args:
         cutoff: in Å.
@@ -40,8 +42,8 @@ class ForceNet(nn.Module):
         n_layers: interaction blocks; published with 5.
         n_radial: Bessel functions, each times the nine spherical harmonics of degree 0, 1 and 2.
         activation: see `nn.activations.activation`; published with swish, `silu`.
-        norm: "batch" as published, in the networks that update atoms and give forces; "none".
-        forces: "gradient" of the energy, or "direct" as published: not the gradient of anything.
+        norm: "none", or "batch" as published, in the networks that update atoms and give forces.
+        forces: "gradient" of the energy, or "direct" as published: not the gradient of any energy.
     """
 
     invariant = False
@@ -56,13 +58,13 @@ class ForceNet(nn.Module):
         norm: str = "none",
         forces: str = "gradient",
     ):
-        super().__init__()
+        super().__init__(cutoff)
         phi = activation_by_name(activation)
-        self.cutoff, self.width, self.direct = cutoff, width, forces == "direct"
+        self.width, self.direct = width, forces == "direct"
         self.embedding = nn.Embedding(N_ELEMENTS, width)
         self.basis = BesselBasis(n_radial, cutoff)
-        self.even = linear(N_EVEN * n_radial, n_layers * width, LOUD, bias=False)
-        self.odd = linear(N_ODD * n_radial, n_layers * width, LOUD, bias=False)
+        self.even = linear(N_EVEN * n_radial, n_layers * width, EDGE_GAIN, bias=False)
+        self.odd = linear(N_ODD * n_radial, n_layers * width, EDGE_GAIN, bias=False)
         self.interactions = nn.ModuleList(Interaction(width, phi, norm) for _ in range(n_layers))
         self.last = linear(width, width)
         self.activation = deepcopy(phi)
@@ -71,26 +73,26 @@ class ForceNet(nn.Module):
             self.forces = Update(width, 3, phi, norm)
 
     def forward(self, graph: Graph) -> Tensor | tuple[Tensor, Tensor]:
-        """Atom energies [n_atoms]; with direct forces [n_atoms, 3] if the model has them."""
-        r = graph.pair_vec.norm(dim=-1)
-        fade = envelope(r, self.cutoff)
-        h = self.embedding(graph.numbers)
+        """Atom energies [n_atoms]; with direct forces also these, [n_atoms, 3]."""
+        r = graph.pair_vec.norm(dim=-1)  # [n_pairs]
+        cutoff = envelope(r, self.cutoff)  # [n_pairs, 1]
+        h = self.embedding(graph.numbers)  # [n_atoms, width]
         for interaction, edges in zip(self.interactions, self.edges(graph, r), strict=True):
-            h = h + interaction(h, edges, fade, graph.pair_index)
+            h = h + interaction(h, edges, cutoff, graph.pair_index)
         h = self.activation(self.last(h))
         atom_energy = self.energy(h).squeeze(-1)
         if not self.direct:
             return atom_energy
-        n_near = sum_pairs(fade, fade, graph.pair_index, h.shape[0])
+        n_near = sum_pairs(cutoff, cutoff, graph.pair_index, h.shape[0])  # [n_atoms, 1]
         return atom_energy, self.forces(h) * (n_near / (1.0 + n_near))
 
     def edges(self, graph: Graph, r: Float[Tensor, "n_pairs"]) -> list[tuple[Tensor, Tensor]]:
-        """What each layer's filter is told of a pair: as its center sees it, as its neighbor does.
+        """Inputs of each layer's filter, [n_pairs, width], seen from the center and the neighbor.
 
-        The basis "sphall" of the paper, harmonics of the direction times functions of the
-        distance. Seen from the other end, harmonics of odd degree change their sign.
+        The basis "sphall" of the paper: harmonics of the direction times functions of the
+        distance. Seen from the other end, harmonics of odd degree change sign.
         """
-        radial = self.basis(r)[:, None, :]
+        radial = self.basis(r)[:, None, :]  # [n_pairs, 1, n_radial]
         even, odd = (
             layer((angular[:, :, None] * radial).flatten(1)).split(self.width, dim=-1)
             for layer, angular in zip(
@@ -103,8 +105,8 @@ class ForceNet(nn.Module):
 class Interaction(nn.Module):
     """Conditional filter convolution: m_t = μ ⊙ f(h_t) + Σ_s F(e_st, h_s, h_t) ⊙ f(h_s), updated.
 
-    The first layer of the filter network F is linear in the edge and in both atoms; the parts of
-    the atoms are products for each atom.
+    The first layer of the filter network F is linear in the edge and in both atoms. The products
+    with atoms are done per atom.
     """
 
     def __init__(self, width: int, activation: Activation, norm: str):
@@ -117,13 +119,19 @@ class Interaction(nn.Module):
         self.update = Update(width, width, activation, norm)
         self.activation = deepcopy(activation)
 
-    def forward(self, h, edges, fade, pair_index) -> Float[Tensor, "n_atoms width"]:
+    def forward(
+        self,
+        h: Float[Tensor, "n_atoms width"],
+        edges: tuple[Float[Tensor, "n_pairs width"], Float[Tensor, "n_pairs width"]],
+        cutoff: Float[Tensor, "n_pairs 1"],
+        pair_index: Int[Tensor, "2 n_pairs"],
+    ) -> Float[Tensor, "n_atoms width"]:
         center, neighbor = pair_index
-        own, other, before = self.own(h), self.other(h), self.before(h)
-        there = own.index_select(0, center) + other.index_select(0, neighbor) + edges[0]
+        own, other, before = self.own(h), self.other(h), self.before(h)  # [n_atoms, width] each
+        forth = own.index_select(0, center) + other.index_select(0, neighbor) + edges[0]
         back = own.index_select(0, neighbor) + other.index_select(0, center) + edges[1]
-        weights = self.filter(self.activation(torch.cat([there, back])))
-        to_center, to_neighbor = weights[: fade.shape[0]] * fade, weights[fade.shape[0] :] * fade
+        weights = self.filter(self.activation(torch.cat([forth, back])))  # [2 n_pairs, width]
+        to_center, to_neighbor = weights.unflatten(0, (2, cutoff.shape[0])) * cutoff
         total = sum_pairs(
             before.index_select(0, neighbor) * to_center,
             before.index_select(0, center) * to_neighbor,
@@ -134,12 +142,12 @@ class Interaction(nn.Module):
 
 
 class Update(nn.Module):
-    """Linear, norm, activation, linear: of an atom's message, and the decoder of forces."""
+    """Linear, norm, activation, linear: for an atom's message, and to decode forces."""
 
     def __init__(self, width: int, n_out: int, activation: Activation, norm: str):
         super().__init__()
         self.first, self.norm = linear(width, width), NORMS[norm](width)
-        self.second = linear(width, n_out, QUIET * gain(activation))
+        self.second = linear(width, n_out, UPDATE_GAIN * gain(activation))
         self.activation = deepcopy(activation)
 
     def forward(self, x: Float[Tensor, "n_atoms width"]) -> Float[Tensor, "n_atoms n_out"]:

@@ -1,12 +1,12 @@
 """GemNet-dT: directed messages that see angles (Gasteiger et al., NeurIPS 2021, arXiv 2106.08903).
 
-The message of edge (a, c) goes from its neighbor c to its center a. Triplets are two edges of one
-center: m_ca hears of every m_ba, through a basis of the distance of c and the angle between both.
-Nothing has a bias and activations vanish at 0, so that an edge at the cutoff adds nothing.
+The message of edge (a, c) goes from its neighbor c to its center a. A triplet is two edges of one
+center: m_ca depends on every m_ba, through a basis of the distance of c and the angle between the
+edges. Nothing has a bias and activations vanish at 0, so an edge at the cutoff adds nothing.
 
-Departures: the radial basis enters every place through one linear map of its own (published: by
-way of 16 numbers that places share, more than there are radial functions here); sums over
-neighbors are scaled by `SUM_SCALE`, not by factors fitted to the data.
+Departures: the radial basis enters each place through a linear map of its own, where the paper
+shares 16 numbers between places, more than there are radial functions here. Sums over neighbors
+are scaled by `SUM_SCALE`, where the paper fits factors to the data.
 """
 
 from copy import deepcopy
@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gradpot.graph.graph import Graph, with_triplets
+from gradpot.models.base import N_ELEMENTS, Model
 from gradpot.nn.activations import Activation, gain
 from gradpot.nn.activations import activation as activation_by_name
 from gradpot.nn.angular import zonal_harmonics
@@ -25,18 +26,17 @@ from gradpot.nn.initialize import linear
 from gradpot.nn.radial import BesselBasis, polynomial_cutoff
 from gradpot.nn.segment import sum_by
 
-N_ELEMENTS = 119
-# the mean of two signals of unit second moment has unit second moment
+# the sum of two signals of unit second moment, times this, has unit second moment
 HALF = sqrt(0.5)
-# about 1/√(neighbors that are near enough to count)
+# about 1/√(number of neighbors near enough to matter)
 SUM_SCALE = sqrt(1 / 8)
-# filters of the distance per angular function, published size
+# filters of the distance for each angular function, as published
 CIRCULAR = 16
 # p of equation 8 of DimeNet
 ENVELOPE = 5
 
 
-class GemNetDT(nn.Module):
+class GemNetDT(Model):
     """Atom energies from messages on directed edges and the angles between them.
 
     Args:
@@ -45,12 +45,12 @@ class GemNetDT(nn.Module):
         n_layers: interaction blocks; published with 4.
         n_radial: Bessel functions; published with 6.
         n_spherical: Legendre polynomials of the angle; published with 7.
-        triplet_width: of what edges tell each other; published with 64.
+        triplet_width: features that pass from edge to edge; published with 64.
         activation: see `nn.activations.activation`, scaled to unit second moment; published with
             `silu`.
         output_activation: of the output blocks.
-        forces: "gradient", or "direct" as published: read off the edges, not the gradient of any
-            energy.
+        forces: "gradient" of the energy, or "direct" as published: summed over edges, not the
+            gradient of any energy.
     """
 
     uses_triplets = True
@@ -67,9 +67,9 @@ class GemNetDT(nn.Module):
         output_activation: str = "silu",
         forces: str = "gradient",
     ):
-        super().__init__()
+        super().__init__(cutoff)
         phi, phi_out = activation_by_name(activation), activation_by_name(output_activation)
-        self.cutoff, self.direct = cutoff, forces == "direct"
+        self.direct = forces == "direct"
         self.radial, self.n_spherical = BesselBasis(n_radial, cutoff), n_spherical
         self.embedding = nn.Embedding(N_ELEMENTS, width)
         self.embed_edge = Dense(2 * width + n_radial, width, phi)
@@ -85,16 +85,16 @@ class GemNetDT(nn.Module):
         """Atom energies [n_atoms]; with direct forces also these, [n_atoms, 3]."""
         graph = with_triplets(graph)
         center, neighbor = graph.edge_index
-        r = graph.pair_vec.norm(dim=-1)
-        direction = graph.edge_vec / torch.cat([r, r])[:, None]
-        # Bessel functions of the size of one, which the envelope ends
-        fade = polynomial_cutoff((r / self.cutoff).clamp(max=1.0), ENVELOPE) * (self.cutoff / pi)
-        rbf = self.radial(r) * fade[:, None]
+        r = graph.pair_vec.norm(dim=-1)  # [n_pairs]
+        direction = graph.edge_vec / torch.cat([r, r])[:, None]  # [n_edges, 3]
+        # times r_c/π, Bessel functions are of the order of one
+        envelope = polynomial_cutoff((r / self.cutoff).clamp(max=1.0), ENVELOPE)
+        rbf = self.radial(r) * (envelope * (self.cutoff / pi))[:, None]  # [n_pairs, n_radial]
         triplets = self.triplets(rbf, direction, graph.triplets)
         rbf = torch.cat([rbf, rbf])
-        h = self.embedding(graph.numbers)
+        h = self.embedding(graph.numbers)  # [n_atoms, width]
         ends = h.index_select(0, neighbor), h.index_select(0, center)
-        m = self.embed_edge(torch.cat([*ends, rbf], dim=-1))
+        m = self.embed_edge(torch.cat([*ends, rbf], dim=-1))  # [n_edges, width]
         parts = [self.outputs[0](m, rbf, center, h.shape[0])]
         for interaction, output in zip(self.interactions, self.outputs[1:], strict=True):
             h, m = interaction(h, m, rbf, triplets, graph.edge_index)
@@ -106,7 +106,7 @@ class GemNetDT(nn.Module):
         return energy, sum_by(along[:, None] * direction, center, h.shape[0])
 
     def triplets(self, rbf: Tensor, direction: Tensor, index: Tensor | None) -> "Triplets":
-        """The circular basis in two factors, see `Triplets`; both edges of a triplet hear."""
+        """The circular basis in two factors; each edge of a triplet receives from the other."""
         assert index is not None
         one, other = index
         u, w = (direction.index_select(0, edge) for edge in index)
@@ -121,18 +121,18 @@ class GemNetDT(nn.Module):
 
 
 class Triplets(NamedTuple):
-    """Who hears of whom, and the basis e(c)_il(r_ca) Y_l(∠cab) between them (equation 17)."""
+    """Which edge receives from which, with the basis e(c)_il(r_ca) Y_l(∠cab) (equation 17)."""
 
     radial: Float[Tensor, "n_edges circular n_spherical"]
-    angular: Float[Tensor, "n_ways n_spherical"]
-    target: Int[Tensor, "n_ways"]
+    angular: Float[Tensor, "n_passes n_spherical"]
+    target: Int[Tensor, "n_passes"]
     """edge ca"""
-    source: Int[Tensor, "n_ways"]
+    source: Int[Tensor, "n_passes"]
     """edge ba"""
 
 
 class Dense(nn.Module):
-    """A linear map without bias and φ, shifted and scaled to keep zero and unit second moment."""
+    """A linear map without bias, then φ, shifted and scaled to keep zero and unit moment."""
 
     def __init__(self, n_in: int, n_out: int, activation: Activation):
         super().__init__()
@@ -145,7 +145,7 @@ class Dense(nn.Module):
 
 
 class Residual(nn.Module):
-    """Figure 2, right: two dense layers beside the identity."""
+    """Figure 2, right: two dense layers with a skip connection."""
 
     def __init__(self, width: int, activation: Activation):
         super().__init__()
@@ -170,18 +170,20 @@ class TripletInteraction(nn.Module):
 
     def forward(self, m: Tensor, rbf: Tensor, triplets: Triplets) -> Tensor:
         x = self.down(self.before(m) * self.filter(rbf))
-        # Σ_b Y_l(∠cab) x_ba: the sum over neighbors comes first, distances and weights after it
-        heard = x.index_select(0, triplets.source)
-        terms = triplets.angular[:, :, None] * heard[:, None, :]
+        # Σ_b Y_l(∠cab) x_ba: sum over neighbors first, then apply distances and weights
+        received = x.index_select(0, triplets.source)  # [n_passes, inner]
+        terms = (
+            triplets.angular[:, :, None] * received[:, None, :]
+        )  # [n_passes, n_spherical, inner]
         total = SUM_SCALE * sum_by(terms, triplets.target, m.shape[0])
-        # sums of a few terms: a batch of such small matrix products is several times slower
+        # a sum of a few terms: a batch of such small matrix products is several times slower
         filtered = (triplets.radial[:, :, :, None] * total[:, None, :, :]).sum(2)
         x = self.bilinear(filtered.flatten(1))
         return HALF * (self.up_there(x) + reverse(self.up_back(x)))
 
 
 class Interaction(nn.Module):
-    """Figure 2, middle: edges hear of each other, then atoms of edges, then edges of atoms."""
+    """Figure 2, middle: edges exchange messages, update atoms, and are updated by them."""
 
     def __init__(self, width: int, inner: int, n_radial: int, n_spherical: int, phi: Activation):
         super().__init__()
@@ -204,7 +206,7 @@ class Interaction(nn.Module):
 
 
 class AtomUpdate(nn.Module):
-    """Messages, filtered by distance, summed to atoms, and a small network of each atom."""
+    """Messages, filtered by distance, are summed over neighbors; a small network follows."""
 
     def __init__(self, width: int, n_radial: int, phi: Activation, n_residual: int = 1):
         super().__init__()
@@ -217,7 +219,7 @@ class AtomUpdate(nn.Module):
 
 
 class Output(nn.Module):
-    """Figure 2, left: the part of energy (and of force along each edge) that one block knows."""
+    """Figure 2, left: one block's part of the energy, and of the force along each edge."""
 
     def __init__(self, width: int, n_radial: int, phi: Activation, direct: bool):
         super().__init__()
@@ -237,6 +239,6 @@ class Output(nn.Module):
 
 
 def reverse(x: Float[Tensor, "n_edges width"]) -> Float[Tensor, "n_edges width"]:
-    """The rows of the edges that lead back."""
+    """The rows of the reversed edges."""
     n_pairs = x.shape[0] // 2
     return torch.cat([x[n_pairs:], x[:n_pairs]])

@@ -7,24 +7,23 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gradpot.graph.graph import Graph
+from gradpot.models.base import N_ELEMENTS, Model
 from gradpot.nn.activations import Activation, gain
 from gradpot.nn.activations import activation as activation_by_name
 from gradpot.nn.initialize import MLP, branch_scale, linear, unit_moments
 from gradpot.nn.radial import FILTERS, GaussianBasis
 from gradpot.nn.segment import sum_pairs
 
-N_ELEMENTS = 119
-# of filters of unit moment: a sum over sixteen neighbors then has it too
+# factor of filters, which have unit second moment: a sum over sixteen neighbors keeps it
 FILTER_SCALE = 0.25
 
 
-class SchNet(nn.Module):
+class SchNet(Model):
     """Atom energies from invariant features and radial filters.
 
-    What makes filters and branches small is a factor of its own, not the size of the weights:
-    Adam moves each weight by the learning rate, and would move small ones by too large a part of
-    themselves. With the factors in the weights, features grew from block to block, after some
-    thousand steps at a rate of 5e-3 without bound.
+    Filters and branches are made small by factors, not by small weights. Adam moves every weight by
+    about the learning rate, which is a large part of a small weight: with the factors in the
+    weights, features grew without bound after some thousand steps at a rate of 5e-3.
 
     Args:
         cutoff: in Å.
@@ -32,7 +31,7 @@ class SchNet(nn.Module):
         n_layers: interaction blocks.
         n_radial: Gaussians from 0 to the cutoff.
         activation: see `nn.activations.activation`; published with `ssp`.
-        filter: "mlp" as published, "spline" for the same filter interpolated (`nn.radial`).
+        filter: "mlp" as published, or "spline" for the same filter interpolated (`nn.radial`).
     """
 
     def __init__(
@@ -44,9 +43,8 @@ class SchNet(nn.Module):
         activation: str = "ssp",
         filter: str = "spline",
     ):
-        super().__init__()
+        super().__init__(cutoff)
         phi = activation_by_name(activation)
-        self.cutoff = cutoff
         self.embedding = nn.Embedding(N_ELEMENTS, width)
         basis = GaussianBasis(n_radial, cutoff)
         r = torch.linspace(0.0, cutoff, 64)
@@ -59,8 +57,8 @@ class SchNet(nn.Module):
         self.readout = MLP([width, width // 2, 1], phi)
 
     def forward(self, graph: Graph) -> Float[Tensor, "n_atoms"]:
-        filters = self.filters(graph.pair_vec.norm(dim=-1))
-        x = self.embedding(graph.numbers)
+        filters = self.filters(graph.pair_vec.norm(dim=-1))  # n_layers of ([n_pairs, width],)
+        x = self.embedding(graph.numbers)  # [n_atoms, width]
         for interaction, (weight,) in zip(self.interactions, filters, strict=True):
             x = x + interaction(x, weight, graph.pair_index)
         return self.readout(x).squeeze(-1)
@@ -70,7 +68,7 @@ class Interaction(nn.Module):
     """Figure 2 of the paper, middle: atom-wise, convolution, atom-wise, activation, atom-wise.
 
     Args:
-        scale: factor of what it adds.
+        scale: factor of the branch.
     """
 
     def __init__(self, width: int, activation: Activation, scale: float):

@@ -10,10 +10,11 @@ import warnings
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradpot.errors import InputError
 from gradpot.graph.graph import Graph, both_ways, opposite, with_triplets
+from gradpot.models.base import Model
 from gradpot.nn.surgery import swap_activations
 
 with warnings.catch_warnings():
@@ -24,7 +25,7 @@ with warnings.catch_warnings():
     from torch_geometric.nn.models import SchNet as PygSchNet
 
 
-class SchNet(nn.Module):
+class SchNet(Model):
     """PyG's SchNet, without its sum over atoms; elements up to 99.
 
     Args:
@@ -43,8 +44,7 @@ class SchNet(nn.Module):
         n_radial: int = 50,
         activation: str = "ssp",
     ):
-        super().__init__()
-        self.cutoff = cutoff
+        super().__init__(cutoff)
         self.network = PygSchNet(width, width, n_layers, n_radial, cutoff)
         swap_activations(self.network, activation)
 
@@ -57,7 +57,7 @@ class SchNet(nn.Module):
         return net.lin2(net.act(net.lin1(x))).squeeze(-1)
 
 
-class DimeNetPlusPlus(nn.Module):
+class DimeNetPlusPlus(Model):
     """PyG's DimeNet++, without its sum over atoms; elements up to 94.
 
     Args:
@@ -90,8 +90,7 @@ class DimeNetPlusPlus(nn.Module):
         basis_width: int = 8,
         output_width: int = 256,
     ):
-        super().__init__()
-        self.cutoff = cutoff
+        super().__init__(cutoff)
         self.network = PygDimeNetPlusPlus(
             hidden_channels=width,
             out_channels=1,
@@ -110,7 +109,7 @@ class DimeNetPlusPlus(nn.Module):
 
     def forward(self, graph: Graph) -> Float[Tensor, "n_atoms"]:
         net, (center, neighbor) = self.network, graph.edge_index
-        kj, ji = turns(with_triplets(graph))
+        kj, ji = passes(with_triplets(graph))
         r, angle = graph.edge_vec.norm(dim=-1), angles(graph.edge_vec, kj, ji)
         rbf, sbf = net.rbf(r), net.sbf(r, angle, kj)
         x = net.emb(graph.numbers, rbf, center, neighbor)
@@ -122,7 +121,7 @@ class DimeNetPlusPlus(nn.Module):
         return energy.squeeze(-1)
 
 
-def turns(graph: Graph) -> tuple[Int[Tensor, "n_turns"], Int[Tensor, "n_turns"]]:
+def passes(graph: Graph) -> tuple[Int[Tensor, "n_passes"], Int[Tensor, "n_passes"]]:
     """Edges k → j and j → i, as rows of `edge_vec`, of every way over j that does not go back.
 
     In a periodic cell k may be another image of i, which PyG's own `triplets` leaves out.
@@ -136,8 +135,8 @@ def turns(graph: Graph) -> tuple[Int[Tensor, "n_turns"], Int[Tensor, "n_turns"]]
 
 
 def angles(
-    edge_vec: Float[Tensor, "n_edges 3"], kj: Int[Tensor, "n_turns"], ji: Int[Tensor, "n_turns"]
-) -> Float[Tensor, "n_turns"]:
+    edge_vec: Float[Tensor, "n_edges 3"], kj: Int[Tensor, "n_passes"], ji: Int[Tensor, "n_passes"]
+) -> Float[Tensor, "n_passes"]:
     """Between r_j − r_k and r_i − r_j; 0 is straight on."""
     a, b = edge_vec.index_select(0, kj), edge_vec.index_select(0, ji)
     # the small constant keeps the second derivative finite where three atoms are in line

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gradpot.graph.graph import Graph
+from gradpot.models.base import N_ELEMENTS, Model
 from gradpot.nn.surgery import swap_activations
 
 if not hasattr(torch.utils.data.dataloader, "T_co"):
@@ -25,8 +26,6 @@ with warnings.catch_warnings():
     from schnetpack import properties as key  # type: ignore[import-not-found]
     from schnetpack import representation  # type: ignore[import-not-found]
 
-N_ELEMENTS = 119
-
 
 def _scatter_add(x: Tensor, idx_i: Tensor, dim_size: int | torch.SymInt, dim: int = 0) -> Tensor:
     shape: list[int | torch.SymInt] = list(x.shape)
@@ -38,7 +37,7 @@ def _scatter_add(x: Tensor, idx_i: Tensor, dim_size: int | torch.SymInt, dim: in
 snn.scatter._scatter_add = _scatter_add  # type: ignore[attr-defined]
 
 
-class SchNet(nn.Module):
+class SchNet(Model):
     """SchNetPack's SchNet and the readout of its `Atomwise`, without its sum over atoms.
 
     Args:
@@ -59,8 +58,7 @@ class SchNet(nn.Module):
         activation: str = "ssp",
         output_activation: str = "silu",
     ):
-        super().__init__()
-        self.cutoff = cutoff
+        super().__init__(cutoff)
         sizes = width, n_layers, n_radial, cutoff
         self.representation = _representation(representation.SchNet, *sizes, activation)
         self.readout = _readout(width, output_activation)
@@ -69,7 +67,7 @@ class SchNet(nn.Module):
         return _atom_energy(self.representation, self.readout, graph)
 
 
-class PaiNN(nn.Module):
+class PaiNN(Model):
     """SchNetPack's PaiNN and the readout of its `Atomwise`, without its sum over atoms.
 
     Args:
@@ -81,6 +79,9 @@ class PaiNN(nn.Module):
         output_activation: the same, of the readout.
     """
 
+    # √(v·v + 1e-8), as published: a cone at symmetric sites, see `models.painn`
+    smooth = False
+
     def __init__(
         self,
         cutoff: float = 5.0,
@@ -90,8 +91,7 @@ class PaiNN(nn.Module):
         activation: str = "silu",
         output_activation: str = "silu",
     ):
-        super().__init__()
-        self.cutoff = cutoff
+        super().__init__(cutoff)
         sizes = width, n_layers, n_radial, cutoff
         self.representation = _representation(representation.PaiNN, *sizes, activation)
         self.readout = _readout(width, output_activation)
