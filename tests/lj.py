@@ -2,13 +2,14 @@
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradpot.graph.graph import Graph
+from gradpot.models.base import Model
 from gradpot.nn.segment import sum_by
 
 
-class LennardJones(nn.Module):
+class LennardJones(Model):
     """Half the smoothed pair energy to each atom, as `ase.calculators.lj` with `smooth=True`.
 
     Args:
@@ -18,17 +19,16 @@ class LennardJones(nn.Module):
     """
 
     def __init__(self, epsilon: float = 1.0, sigma: float = 1.0, cutoff: float | None = None):
-        super().__init__()
+        super().__init__(3.0 * sigma if cutoff is None else cutoff)
         self.epsilon, self.sigma = epsilon, sigma
-        self.cutoff = 3.0 * sigma if cutoff is None else cutoff
 
     def forward(self, graph: Graph) -> Float[Tensor, "n_atoms"]:
         squared = graph.edge_vec.square().sum(-1)
         c6 = (self.sigma**2 / squared).pow(3)
-        pair = 4.0 * self.epsilon * (c6.square() - c6) * self.smooth(squared)
+        pair = 4.0 * self.epsilon * (c6.square() - c6) * self.switch(squared)
         return 0.5 * sum_by(pair, graph.edge_index[0], graph.numbers.shape[0])
 
-    def smooth(self, squared: Tensor) -> Tensor:
+    def switch(self, squared: Tensor) -> Tensor:
         end, onset = self.cutoff**2, (0.66 * self.cutoff) ** 2
         falling = (end - squared).square() * (end + 2 * squared - 3 * onset) / (end - onset) ** 3
         return torch.where(squared < onset, 1.0, torch.where(squared < end, falling, 0.0))

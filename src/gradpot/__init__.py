@@ -14,6 +14,7 @@ _HOME = {
     "Calculator": "md.calculator",
     "Graph": "graph.graph",
     "InputError": "errors",
+    "Model": "models.base",
     "Potential": "potential.potential",
     "Properties": "graph.graph",
     "build": "models",

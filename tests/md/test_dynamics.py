@@ -17,7 +17,7 @@ from ase.constraints import FixAtoms
 from ase.md.verlet import VelocityVerlet
 from numpy.testing import assert_allclose
 
-from gradpot import Calculator, InputError, Potential, build, cli, save
+from gradpot import Calculator, InputError, Model, Potential, build, cli, save
 from gradpot.md.limits import Health, bonds, too_close
 from gradpot.md.run import LOG, SUMMARY, TRAJECTORY, Settings, claim, drift, read_log, run
 from gradpot.md.velocities import degrees_of_freedom, thermalize
@@ -157,10 +157,8 @@ def test_fixed_atoms_stay(tmp_path):
     assert read_log(tmp_path / LOG)["temperature_K"][0] == pytest.approx(50, abs=1e-4)
 
 
-class Cliff(torch.nn.Module):
+class Cliff(Model):
     """Not a number where two atoms are further apart than 4 Å."""
-
-    cutoff = 6.0
 
     def forward(self, graph):
         squared = graph.edge_vec.square().sum(-1)
@@ -180,7 +178,7 @@ ANY = {"max_temperature_K": np.inf}
 @pytest.mark.parametrize(
     ("atoms", "settings", "message"),
     [
-        (lambda: moving(dimer(3.8, model=Cliff()), 0.01), ANY, r"force on Ar0 is not finite"),
+        (lambda: moving(dimer(3.8, model=Cliff(6.0)), 0.01), ANY, r"force on Ar0 is not finite"),
         (lambda: moving(dimer(3.8), 0.2), {}, r"temperature is \d+ K, above the limit of 3300 K"),
         (lambda: moving(dimer(1.5, "C"), 0.01), ANY, r"bond between C0 and C1 is \d+\.\d+ Å long"),
         (lambda: moving(dimer(3.8, model=FREE), -0.1), ANY, r"Ar0 and Ar1 are [01]\.\d+ Å apart"),

@@ -9,9 +9,8 @@ from ase.calculators.lj import LennardJones as AseLennardJones
 from ase.cluster import Icosahedron
 from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.testing import assert_allclose
-from torch import nn
 
-from gradpot import Calculator, InputError, Potential
+from gradpot import Calculator, InputError, Model, Potential
 from gradpot.graph.graph import from_atoms, join
 from lj import LennardJones
 
@@ -109,18 +108,18 @@ def test_references_and_scale_enter_in_float64():
 
 
 def test_direct_forces_are_passed_on_without_stress():
-    class Direct(nn.Module):
-        cutoff, direct = 3 * SIGMA, True
+    class Direct(Model):
+        direct = True
 
         def forward(self, graph):
             n_atoms = graph.numbers.shape[0]
             forces = torch.arange(3.0 * n_atoms, dtype=torch.float64).view(n_atoms, 3)
             return LennardJones(EPSILON, SIGMA)(graph), forces
 
-    graph = from_atoms(triclinic(), Direct.cutoff, torch.float64)
+    graph = from_atoms(triclinic(), 3 * SIGMA, torch.float64)
     direct, plain = (
         Potential(model, {18: -3.0}, scale=2.0)
-        for model in (Direct(), LennardJones(EPSILON, SIGMA))
+        for model in (Direct(3 * SIGMA), LennardJones(EPSILON, SIGMA))
     )
     assert direct.direct
     assert not plain.direct

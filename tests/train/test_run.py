@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import gradpot
+from gradpot import Model
 from gradpot.data.source import read
 from gradpot.errors import InputError, RunError
 from gradpot.potential.checkpoint import read_tensors
@@ -463,12 +464,12 @@ def embedded_copy(
     return path
 
 
-class Stubborn(torch.nn.Module):
+class Stubborn(Model):
     """Looks at a number, which no tracer can follow."""
 
     def __init__(self, cutoff: float = 3.0):
-        super().__init__()
-        self.cutoff, self.weight = cutoff, torch.nn.Parameter(torch.ones(1))
+        super().__init__(cutoff)
+        self.weight = torch.nn.Parameter(torch.ones(1))
 
     def forward(self, graph):
         bond = torch.exp(-self.weight * graph.pair_vec.square().sum(-1))

@@ -15,15 +15,28 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradpot.errors import InputError, unknown
 from gradpot.graph.graph import Graph, Properties, find_triplets
+from gradpot.models.base import Model
 from gradpot.potential.potential import Potential
 
 FORMAT = 1
 SUFFIX = ".pt2"
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+class CompiledNetwork(Model):
+    """What a package says of its network; the weights are in the machine code."""
+
+    def __init__(self, header: dict[str, Any]):
+        super().__init__(header["cutoff"])
+        self.uses_triplets = header.get("uses_triplets", False)
+        self.direct = header.get("direct", False)
+
+    def forward(self, graph: Graph) -> Tensor:
+        raise TypeError("the network is machine code: call the potential, not its model")
 
 
 class CompiledPotential(Potential):
@@ -39,26 +52,9 @@ class CompiledPotential(Potential):
         header = read_header(path)
         _check_header(header, path)
         references = {int(z): e for z, e in header["references"].items()}
-        super().__init__(nn.Identity(), references, header["scale"])
-        self.header = header
-        self._cutoff, self._dtype = header["cutoff"], DTYPES[header["dtype"]]
-        self._uses_triplets = header.get("uses_triplets", False)
+        super().__init__(CompiledNetwork(header), references, header["scale"])
+        self.header, self._dtype = header, DTYPES[header["dtype"]]
         self._run = _loaded(path)
-
-    @property
-    def cutoff(self) -> float:
-        """Å."""
-        return self._cutoff
-
-    @property
-    def uses_triplets(self) -> bool:
-        """Whether the network looks at angles."""
-        return self._uses_triplets
-
-    @property
-    def direct(self) -> bool:
-        """Whether forces are predicted by themselves."""
-        return self.header.get("direct", False)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -100,14 +96,14 @@ class CompiledPotential(Potential):
         """
         inputs = [numbers, pair_index, pair_vec, batch, cell]
         n_atoms = numbers.shape[0]
-        if self._uses_triplets:
+        if self.uses_triplets:
             if triplets is None:
                 triplets = find_triplets(pair_index.flatten(), n_atoms)
             inputs.append(triplets)
         if n_atoms >= 2 and pair_vec.shape[0] >= 2 and inputs[-1].shape[-1] >= 2:
             return Properties(*self._run(inputs))
         padded = _padded(inputs[:5], min(self.references), self.cutoff)
-        if self._uses_triplets:
+        if self.uses_triplets:
             padded.append(find_triplets(padded[1].flatten(), n_atoms + 2))
         energy, forces, stress = self._run(padded)
         return Properties(energy, forces[:n_atoms], stress)
@@ -166,7 +162,7 @@ def fits(path: Path, potential: Potential, dtype: torch.dtype) -> bool:
 
 def fingerprint(potential: Potential) -> str | None:
     """Of all numbers that a potential consists of; None if it is not one that can be saved."""
-    spec = getattr(potential.model, "spec", None)
+    spec = potential.model.spec
     if spec is None:
         return None
     known = [spec, sorted(potential.references.items()), potential.scale]

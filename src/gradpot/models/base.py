@@ -1,5 +1,6 @@
 """`Model`: what a network owes the rest of the package, in one place."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from jaxtyping import Float
@@ -11,7 +12,7 @@ from gradpot.graph.graph import Graph
 N_ELEMENTS = 119
 
 
-class Model(nn.Module):
+class Model(nn.Module, ABC):
     """A network that maps a `Graph` to the energy of each atom.
 
     Forces, stress, units, training, dynamics and compiled code follow from that one function: they
@@ -62,6 +63,6 @@ class Model(nn.Module):
         super().__init__()
         self.cutoff = cutoff
 
+    @abstractmethod
     def forward(self, graph: Graph) -> Float[Tensor, "n_atoms"] | tuple[Tensor, Tensor]:
         """Energy of each atom, in the model's own unit; with `direct` also forces in it per Å."""
-        raise NotImplementedError(f"{type(self).__name__} must implement forward(graph)")

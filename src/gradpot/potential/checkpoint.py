@@ -1,31 +1,36 @@
-"""A potential as one file: safetensors with a JSON header, and no code in it.
-
-Files are written beside their final name, flushed to the disk and then renamed, so that a
-process that is killed leaves the old file or the new one, never half of one.
-"""
+"""A potential as one file: safetensors with a JSON header, which holds no code."""
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from gradpot.errors import InputError
-from gradpot.models import build
+from gradpot.models import build, saved_specification
 from gradpot.potential.potential import Potential
 from gradpot.process import write_bytes
 
-# 2: SchNet's weights are without the factors of its filters and branches
+# 2: SchNet's weights do not contain the factors of its filters and branches
 FORMAT = 2
+NOT_SMOOTH = (
+    "the energy of this model has a cone at sites of high symmetry (it was made with "
+    "vector_norm=published, the only choice before there was another): phonons and elastic "
+    "constants from it are wrong there; train again to have them right"
+)
 
 
 def save(potential: Potential, path: str | Path, notes: Mapping | None = None) -> None:
-    """Write a potential whose model was made by `models.build`.
+    """Write a potential whose model was made by `models.build`, whole or not at all.
 
     Args:
-        notes: anything JSON can hold that should travel along (training settings, errors).
+        notes: anything JSON can hold that should travel along, such as settings and errors.
+
+    Raises:
+        InputError: the model was not made by `build`.
     """
-    spec = getattr(potential.model, "spec", None)
+    spec = potential.model.spec
     if spec is None:
         raise InputError("only a model made by gradpot.build(name, ...) can be saved")
     header = {
@@ -44,14 +49,17 @@ def load(
 ) -> Potential:
     """Read a potential, in the precision it was saved with unless `dtype` says otherwise.
 
+    Warns:
+        UserWarning: the energy is not smooth at sites of high symmetry, see `Model.smooth`.
+
     Raises:
         FileNotFoundError: there is no such file.
-        InputError: it is not a gradpot model, or of another format.
+        InputError: the file is damaged, is not a gradpot model, or has another format.
     """
     if Path(path).suffix == ".pt2":
         raise InputError(
-            f"{path} is a compiled potential, which `gradpot md` and Calculator take; give the "
-            "model.safetensors that it was made from"
+            f"{path} is a compiled potential, which works with `gradpot md` and Calculator only; "
+            "give the model.safetensors that it was made from"
         )
     tensors, header = read_tensors(path)
     if spoiled := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
@@ -63,7 +71,9 @@ def load(
             f"{path} was written by another version of gradpot, as format {header['format']}; this "
             f"one reads {FORMAT}: use that version, or train again"
         )
-    model = build(**header["model"])
+    model = build(**saved_specification(header["model"]))
+    if not model.smooth:
+        warnings.warn(NOT_SMOOTH, stacklevel=2)
     stored = next(iter(tensors.values())).dtype
     model.to(stored).load_state_dict(tensors)
     references = {int(z): e for z, e in header["references"].items()}
@@ -72,7 +82,7 @@ def load(
 
 
 def notes(path: str | Path) -> dict:
-    """What `save` was told to keep beside the weights."""
+    """The notes that `save` was given."""
     return read_tensors(path)[1].get("notes", {})
 
 
@@ -84,7 +94,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor], header:
     seen: set[tuple] = set()
     for name, tensor in tensors.items():
         tensor = tensor.detach().cpu().contiguous()
-        # a module that is part of a network in two places has its weights written twice
+        # a module used in two places of a network has its weights written twice
         same = (tensor.data_ptr(), tensor.shape)
         plain[name] = tensor.clone() if same in seen else tensor
         seen.add(same)
@@ -92,7 +102,12 @@ def write_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor], header:
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
-    """Named tensors and header, as `write_tensors` wrote them."""
+    """Named tensors and header, as `write_tensors` wrote them.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: the file is damaged, or gradpot did not write it.
+    """
     from safetensors import SafetensorError, safe_open
 
     if Path(path).is_dir():
