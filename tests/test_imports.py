@@ -13,7 +13,7 @@ SOURCE = Path(gradpot.__file__).parent
 # each part imports only what stands before it
 ORDER = (
     *("errors", "units", "process", "geometry", "data", "graph", "report", "nn", "models"),
-    *("potential", "compile", "train", "md", "cli"),
+    *("potential", "compile", "train", "md", "testing", "cli"),
 )
 
 

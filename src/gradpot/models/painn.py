@@ -6,7 +6,7 @@ There the norm has a cone, and so has the energy: force constants grow without b
 displacement shrinks. `vector_norm="published"` keeps the cone, for comparison.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 
 import torch
@@ -118,7 +118,7 @@ class Message(nn.Module):
         self,
         s: Float[Tensor, "n_atoms width"],
         v: Float[Tensor, "3 n_atoms width"],
-        filters: list[Float[Tensor, "n_pairs width"]],
+        filters: Sequence[Float[Tensor, "n_pairs width"]],
         direction: Float[Tensor, "n_pairs 3"],
         pair_index: Int[Tensor, "2 n_pairs"],
     ) -> tuple[Tensor, Tensor]:

@@ -140,9 +140,12 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 def read_json(path: str | Path) -> Config:
     """The resolved configuration that a run keeps."""
+    from gradpot.models import saved_specification
+
     try:
-        return config(json.loads(Path(path).read_text()))
-    except ValueError as error:
+        tables = json.loads(Path(path).read_text())
+        return config({**tables, "model": saved_specification(tables["model"])})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is damaged, or of another version of gradpot: {error}") from None
 
 

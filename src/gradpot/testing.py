@@ -1,0 +1,411 @@
+"""What every model must keep: the contract, as functions that any `Model` can be put through.
+
+    @pytest.mark.parametrize("check", gradpot.testing.CHECKS, ids=lambda check: check.__name__)
+    def test_contract(check):
+        check(MyModel(cutoff=4.0).double())
+
+A check needs a model in float64 with a cutoff between 3.5 and 6 Å. It raises an AssertionError that
+says what is wrong, or `unittest.SkipTest` where the model declares an exception (see
+`gradpot.Model`). `check_model` runs all checks. With small widths they take a few seconds.
+"""
+
+import tempfile
+import warnings
+from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from unittest import SkipTest
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.build import bulk, molecule
+from jaxtyping import Float
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+from torch.testing import assert_close
+
+from gradpot.compile.step import example_batch, tensors, trace
+from gradpot.data.source import read
+from gradpot.graph.dataset import batch, dataset
+from gradpot.graph.graph import Properties, from_atoms, join, with_triplets
+from gradpot.models.base import Model
+from gradpot.potential import checkpoint
+from gradpot.potential.potential import Potential, predict
+from gradpot.train.loss import Weights, penalty, weighted
+from gradpot.train.step import gradients
+from gradpot.train.weights import flatten
+
+# Å: displacements from sites of high symmetry; phonon programs use 0.01
+DISPLACEMENTS = (1e-4, 1e-3, 1e-2, 1e-1)
+# largest relative change of a force constant from the first displacement to each of the next two.
+# With a smooth energy the change grows as the square of the displacement: networks with random
+# weights are stiff, and reach 0.01 and 0.3. A cone changes force constants by a factor of 10 each
+LARGEST_CHANGE = (0.03, 0.5)
+
+
+def check_model(model: Model) -> dict[str, str]:
+    """Run every check of `CHECKS`.
+
+    Returns:
+        The reason for each check that was skipped, by name.
+
+    Raises:
+        AssertionError: a check failed; its note names the check.
+    """
+    skipped = {}
+    for check in CHECKS:
+        try:
+            check(deepcopy(model))
+        except SkipTest as reason:
+            skipped[check.__name__] = str(reason)
+        except Exception as error:
+            error.add_note(f"in {check.__name__} of gradpot.testing")
+            raise
+    return skipped
+
+
+def forces_are_minus_the_gradient(model: Model) -> None:
+    """Forces agree with fourth-order differences of the energy to 1e-7 eV/Å."""
+    _require_conservative(model)
+    for atoms in (ethanol(), crystal()):
+        forces = _properties(model, atoms).forces.numpy()
+        assert np.abs(forces).max() > 1e-3, "there are no forces: does the energy depend on edges?"
+        for i, axis in np.ndindex(2, 3):
+
+            def energy(x: float, atoms: Atoms = atoms, i: int = i, axis: int = axis) -> float:
+                moved = atoms.copy()
+                moved.positions[i, axis] += x
+                return _energy(model, moved)
+
+            np.testing.assert_allclose(forces[i, axis], -_derivative(energy), rtol=0, atol=1e-7)
+
+
+def stress_is_the_strain_derivative(model: Model) -> None:
+    """All nine components agree with differences of the energy per volume to 1e-8 eV/Å³."""
+    _require_conservative(model)
+    atoms = crystal()
+    expected = np.zeros((3, 3))
+    for a, b in np.ndindex(3, 3):
+
+        def energy(x: float, a: int = a, b: int = b) -> float:
+            strain = np.eye(3)
+            strain[a, b] += x
+            strained = atoms.copy()
+            strained.set_cell(atoms.cell @ strain.T, scale_atoms=True)
+            return _energy(model, strained)
+
+        expected[a, b] = _derivative(energy) / atoms.get_volume()
+    if not model.invariant:
+        # the energy also changes with the rotation that is part of a strain, which is no stress
+        expected = (expected + expected.T) / 2
+    stress = _properties(model, atoms).stress[0].numpy()
+    np.testing.assert_allclose(stress, expected, rtol=0, atol=1e-8)
+
+
+def stress_of_a_left_handed_cell_keeps_its_sign(model: Model) -> None:
+    """Exchanging two lattice vectors changes nothing."""
+    _require_conservative(model)
+    atoms = crystal()
+    mirrored = atoms.copy()
+    mirrored.set_cell(atoms.cell[[1, 0, 2]], scale_atoms=False)
+    one, other = (_properties(model, a).stress for a in (atoms, mirrored))
+    assert_close(one, other, rtol=0, atol=1e-12)
+
+
+def stress_without_a_cell_is_nan(model: Model) -> None:
+    """A molecule has no stress."""
+    assert _properties(model, ethanol()).stress.isnan().all()
+
+
+def rotation_and_reflection(model: Model) -> None:
+    """Energies stay; forces and stress rotate along."""
+    if not model.invariant:
+        raise SkipTest("the model declares that it is not invariant")
+    atoms = crystal()
+    for sign in (1, -1):
+        rotation = Rotation.from_rotvec([0.3, -1.1, 0.7]).as_matrix() * sign
+        rotated = atoms.copy()
+        rotated.set_cell(atoms.cell @ rotation.T)
+        rotated.positions = atoms.positions @ rotation.T
+        before, after = _properties(model, atoms), _properties(model, rotated)
+        matrix = torch.from_numpy(rotation)
+        assert_close(after.energy, before.energy, rtol=0, atol=1e-9)
+        assert_close(after.forces, before.forces @ matrix.T, rtol=0, atol=1e-10)
+        stress = matrix @ before.stress @ matrix.T
+        assert_close(after.stress, stress, rtol=0, atol=1e-10, equal_nan=True)
+
+
+def translation(model: Model) -> None:
+    """Moving all atoms, out of the cell as well, leaves the energy."""
+    atoms = crystal()
+    moved = atoms.copy()
+    moved.translate([0.3, 7.0, -2.0])
+    np.testing.assert_allclose(_energy(model, moved), _energy(model, atoms), rtol=0, atol=1e-9)
+
+
+def permutation(model: Model) -> None:
+    """The order of atoms does not matter."""
+    atoms = ethanol()
+    order = np.random.default_rng(0).permutation(len(atoms))
+    before, after = _properties(model, atoms), _properties(model, atoms[order])
+    assert_close(after.energy, before.energy, rtol=0, atol=1e-9)
+    assert_close(after.forces, before.forces[order], rtol=0, atol=1e-11)
+
+
+def batch_equals_single(model: Model) -> None:
+    """Structures of a batch do not see each other."""
+    structures = [ethanol(), crystal(), Atoms("Ar"), ethanol()[:4]]
+    graphs = [from_atoms(atoms, model.cutoff, torch.float64) for atoms in structures]
+    whole = _potential(model)(join(graphs))
+    single = [_properties(model, atoms) for atoms in structures]
+    for field in Properties._fields:
+        parts = torch.cat([getattr(p, field) for p in single])
+        assert_close(getattr(whole, field), parts, rtol=0, atol=1e-11, equal_nan=True)
+
+
+def supercell(model: Model) -> None:
+    """Eight copies of a cell have eight times its energy, the same forces and the same stress."""
+    atoms = crystal()
+    one, eight = _properties(model, atoms), _properties(model, atoms.repeat(2))
+    assert_close(eight.energy, 8 * one.energy, rtol=0, atol=1e-9)
+    assert_close(eight.forces, one.forces.repeat(8, 1), rtol=0, atol=1e-10)
+    assert_close(eight.stress, one.stress, rtol=0, atol=1e-11, equal_nan=True)
+
+
+def smooth_at_the_cutoff(model: Model) -> None:
+    """At the cutoff the energy ends at least as a square, the force at least linearly."""
+
+    def energy_and_force(distance: float) -> tuple[float, float]:
+        atoms = Atoms("CH2", positions=[[0, 0, 0], [distance, 0, 0], [0, 1.1, 0]])
+        out = _properties(model, atoms)
+        return out.energy.item(), out.forces[1, 0].item()
+
+    step = 1e-5
+    (e_in, f_in), (e_out, f_out) = (energy_and_force(model.cutoff + s) for s in (-step, step))
+    e_far, _ = energy_and_force(model.cutoff + 0.5)
+    close = max(abs(energy_and_force(1.2)[1]), 1.0)
+    np.testing.assert_allclose(e_in, e_out, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(f_in, f_out, rtol=0, atol=1e-3 * close)
+    np.testing.assert_allclose([e_out, f_out], [e_far, 0.0], rtol=0, atol=1e-11)
+
+
+def force_constants_are_continuous(model: Model) -> None:
+    """Force constants have a limit at sites of high symmetry: the energy has no cone there.
+
+    Without that there are no phonons and no elastic constants.
+    """
+    _require_conservative(model)
+    if not model.smooth:
+        raise SkipTest("the model declares that its energy is not smooth at symmetric sites")
+    for name, site in symmetric_sites().items():
+        constants = force_constants(model, *site)
+        assert np.isfinite(constants).all(), f"{name}: {constants}"
+        change = np.abs(constants - constants[:, :1]).max(0) / np.abs(constants).max()
+        found = f"{name}: at {DISPLACEMENTS} Å they are {constants.tolist()} eV/Å²"
+        np.testing.assert_array_less(change[1:3], LARGEST_CHANGE, found)
+
+
+def isolated_atom(model: Model) -> None:
+    """An atom alone has a finite energy and exactly no force."""
+    out = _properties(model, Atoms("O"))
+    assert out.forces.shape == (1, 3)
+    assert torch.isfinite(out.energy).all()
+    assert (out.forces == 0).all()
+
+
+def atoms_out_of_range(model: Model) -> None:
+    """Two atoms far apart have the energies of two isolated atoms."""
+    far = Atoms("H2", positions=[[0, 0, 0], [0, 0, 3 * model.cutoff]])
+    expected = 2 * _energy(model, Atoms("H"))
+    np.testing.assert_allclose(_energy(model, far), expected, rtol=0, atol=1e-10)
+
+
+def gradients_of_forces_are_finite(model: Model) -> None:
+    """Training can differentiate forces, also of isolated atoms and of symmetric molecules."""
+    co2 = Atoms("CO2", positions=[[0, 0, 0], [0, 0, 1.2], [0, 0, -1.2]])
+    graphs = [from_atoms(a, model.cutoff, torch.float64) for a in (ethanol(), Atoms("O"), co2)]
+    out = predict(model, join(graphs), create_graph=True)
+    loss = out.forces.square().sum() + out.energy.square().sum()
+    found = torch.autograd.grad(
+        loss, list(model.parameters()), allow_unused=True, materialize_grads=True
+    )
+    assert all(torch.isfinite(g).all() for g in found), "the gradient of the loss is not finite"
+    assert any((g != 0).any() for g in found), "no parameter has a gradient"
+
+
+def gradients_of_forces_are_right(model: Model) -> None:
+    """The gradient of squared forces by the weights agrees with differences."""
+    graph = from_atoms(ethanol(), model.cutoff, torch.float64)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    random = torch.Generator().manual_seed(0)
+    direction = [torch.randn(p.shape, generator=random, dtype=p.dtype) for p in parameters]
+
+    def squares() -> Tensor:
+        return predict(model, graph, create_graph=True).forces.square().sum()
+
+    exact = torch.autograd.grad(squares(), parameters, allow_unused=True, materialize_grads=True)
+    expected = sum(float((g * d).sum()) for g, d in zip(exact, direction, strict=True))
+
+    def shifted(x: float) -> float:
+        with torch.no_grad():
+            for p, d in zip(parameters, direction, strict=True):
+                p += 0.1 * x * d
+            value = squares().item()
+            for p, d in zip(parameters, direction, strict=True):
+                p -= 0.1 * x * d
+        return value
+
+    scale = max(abs(expected), squares().item())
+    np.testing.assert_allclose(10 * _derivative(shifted), expected, rtol=1e-5, atol=1e-6 * scale)
+
+
+def float32_agrees_with_float64(model: Model) -> None:
+    """To 1e-4 eV and eV/Å; total energies stay float64."""
+    exact = _properties(model, ethanol())
+    rough = _potential(model).float()(from_atoms(ethanol(), model.cutoff, torch.float32))
+    assert rough.energy.dtype == torch.float64
+    assert_close(rough.energy, exact.energy, rtol=0, atol=1e-4)
+    assert_close(rough.forces.double(), exact.forces, rtol=0, atol=1e-4)
+
+
+def inputs_are_left_alone(model: Model) -> None:
+    """A model does not change the graph that it is given."""
+    graph = from_atoms(ethanol(), model.cutoff, torch.float64)
+    graph = with_triplets(graph) if model.uses_triplets else graph
+    given = [tensor for tensor in graph if tensor is not None]
+    copies = [tensor.clone() for tensor in given]
+    _potential(model)(graph)
+    assert not graph.edge_vec.requires_grad
+    assert all(torch.equal(a, b) for a, b in zip(given, copies, strict=True))
+
+
+def elements_matter(model: Model) -> None:
+    """CO and CH at one distance have different forces."""
+    carbon = [Atoms(f"C{x}", positions=[[0, 0, 0], [1.2, 0, 0]]) for x in "OH"]
+    one, other = (_properties(model, atoms).forces for atoms in carbon)
+    assert (one - other).abs().max() > 1e-4, "elements make no difference"
+
+
+def perfect_crystal_has_no_forces(model: Model) -> None:
+    """Forces vanish by symmetry in fcc argon."""
+    if model.direct and not model.invariant:
+        raise SkipTest("the model has neither a gradient nor a symmetry that would say so")
+    forces = _properties(model, bulk("Ar", "fcc", 5.3, cubic=True)).forces
+    assert_close(forces, torch.zeros_like(forces), rtol=0, atol=1e-12)
+
+
+def trace_equals_eager(model: Model) -> None:
+    """A traced training step equals the eager one for batches of every size: it can be compiled."""
+    molecules = read("ethanol").take(np.arange(40))
+    data = dataset(molecules, model.cutoff, dtype=torch.float64, triplets=model.uses_triplets)
+    loss = partial(weighted, weights=Weights(1, 1, 0), length=1.0, penalty=penalty("huber", 0.1))
+    step = gradients(model.train(), loss, stress=False)
+    weights = flatten(model)
+    traced = trace(step, weights, example_batch(data, model))
+    for n_graphs in (3, 8, 12):
+        some = batch(data, torch.arange(n_graphs) + 10)
+        for got, expected in zip(traced(weights, *tensors(some)), step(weights, some), strict=True):
+            assert_close(got, expected, rtol=1e-10, atol=1e-12)
+
+
+def saved_and_loaded(model: Model) -> None:
+    """A file gives the same potential to the bit."""
+    if model.spec is None:
+        raise SkipTest("the model was not made by gradpot.build, so it cannot be saved")
+    graph = from_atoms(ethanol(), model.cutoff, torch.float64)
+    potential = _potential(model)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        checkpoint.save(potential, path, {"author": "a test"})
+        with warnings.catch_warnings():
+            # that the energy is not smooth is another check's matter
+            warnings.simplefilter("ignore")
+            again = checkpoint.load(path)
+        assert checkpoint.notes(path) == {"author": "a test"}
+    one, other = potential(graph), again(graph)
+    assert torch.equal(one.energy, other.energy)
+    assert torch.equal(one.forces, other.forces)
+    assert again.references == potential.references
+
+
+CHECKS: tuple[Callable[[Model], None], ...] = (
+    *(forces_are_minus_the_gradient, stress_is_the_strain_derivative),
+    *(stress_of_a_left_handed_cell_keeps_its_sign, stress_without_a_cell_is_nan),
+    *(rotation_and_reflection, translation, permutation, batch_equals_single, supercell),
+    *(smooth_at_the_cutoff, force_constants_are_continuous, perfect_crystal_has_no_forces),
+    *(isolated_atom, atoms_out_of_range, elements_matter, inputs_are_left_alone),
+    *(gradients_of_forces_are_finite, gradients_of_forces_are_right, float32_agrees_with_float64),
+    *(trace_equals_eager, saved_and_loaded),
+)
+
+
+def ethanol() -> Atoms:
+    """A rattled molecule."""
+    atoms = molecule("CH3CH2OH")
+    atoms.rattle(0.05, seed=1)
+    return atoms
+
+
+def crystal() -> Atoms:
+    """A rattled triclinic cell of two elements, smaller than twice the cutoff."""
+    atoms = bulk("NaCl", "rocksalt", a=4.2)
+    atoms.set_cell(atoms.cell @ (np.eye(3) + 0.05 * np.arange(9).reshape(3, 3) / 9), True)
+    atoms.rattle(0.1, seed=2)
+    return atoms
+
+
+def symmetric_sites() -> dict[str, tuple[Atoms, int]]:
+    """Structures, and an atom in each on which symmetry allows no force."""
+    return {
+        "diamond": (bulk("C", "diamond", 3.57), 0),
+        "fcc": (bulk("Al", "fcc", 4.05, cubic=True), 0),
+        "rock salt": (bulk("NaCl", "rocksalt", 5.64), 0),
+        "CH4": (molecule("CH4"), 0),
+        "CO2": (molecule("CO2"), 0),
+        "benzene": (molecule("C6H6"), 0),
+    }
+
+
+def force_constants(model: Model, atoms: Atoms, i: int) -> Float[np.ndarray, "2 n_displacements"]:
+    """−(F(x) − F(−x))/2x of atom `i` in eV/Å², along z and xy, for each of `DISPLACEMENTS`."""
+    potential = _potential(model)
+    directions = np.array([[0.0, 0.0, 1.0], [0.5**0.5, 0.5**0.5, 0.0]])
+    found = np.zeros((2, len(DISPLACEMENTS)))
+    for (row, column), _ in np.ndenumerate(found):
+        pair = []
+        for x in (DISPLACEMENTS[column], -DISPLACEMENTS[column]):
+            moved = atoms.copy()
+            moved.positions[i] += x * directions[row]
+            pair.append(from_atoms(moved, model.cutoff, torch.float64))
+        plus, minus = potential(join(pair), stress=False).forces.view(2, -1, 3)[:, i].numpy()
+        along = (plus - minus) @ directions[row]
+        found[row, column] = -along / (2 * DISPLACEMENTS[column])
+    return found
+
+
+def _potential(model: Model) -> Potential:
+    """References of elements that occur here; they cancel in differences."""
+    references = {1: -13.6, 6: -1030.0, 8: -2040.0, 11: -1.0, 13: -3.0, 17: -2.0, 18: 0.0}
+    return Potential(model, references, scale=0.7).eval()
+
+
+def _properties(model: Model, atoms: Atoms) -> Properties:
+    return _potential(model)(from_atoms(atoms, model.cutoff, torch.float64))
+
+
+def _energy(model: Model, atoms: Atoms) -> float:
+    return _properties(model, atoms).energy.item()
+
+
+def _derivative(function: Callable[[float], float], step: float = 1e-4) -> float:
+    """Central difference of fourth order."""
+    near = function(step) - function(-step)
+    far = function(2 * step) - function(-2 * step)
+    return (8 * near - far) / (12 * step)
+
+
+def _require_conservative(model: Model) -> None:
+    if model.direct:
+        raise SkipTest("the model declares that its forces are not the gradient of its energy")
