@@ -136,7 +136,7 @@ def test_md_compiles_what_is_long(place, compiling, monkeypatch, capsys, option,
     monkeypatch.setattr("gradpot.cli.md.COMPILE_FROM_S", seconds)
     said = gradpot(monkeypatch, capsys, [*MD, "--compile", option])
     assert said.code == 0, said.err
-    assert ("compiling the potential: a minute or two" in said.err) == compiles
+    assert ("compiling the potential takes a minute or two" in said.err) == compiles
     assert len(compiling) == compiles
     assert (place / "new" / "md.json").exists()
 

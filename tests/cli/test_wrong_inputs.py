@@ -206,7 +206,7 @@ TABLE = [
     (f"train {TINY} --out notes.txt", r"notes\.txt is a file; --out names a folder"),
     (f"train {TINY} --out notes.txt/new", r"not a directory: notes\.txt/new"),
     ("train --resume", r"--resume needs --out RUN"),
-    ("train --resume --out nosuch", r"there is no run in nosuch; to begin one, say with which"),
+    ("train --resume --out nosuch", r"there is no run in nosuch; to begin one, give its --data"),
     ("train --resume --out notes.txt", r"there is no run in notes\.txt"),
     ("train --resume --out run seed=5", r"run was begun with seed=0, not 5; only train\.epochs"),
     ("train --resume --out run model.width=9", r"was begun with model\.width=8, not 9"),

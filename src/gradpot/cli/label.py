@@ -6,12 +6,16 @@ from typing import Annotated
 
 import typer
 
-from gradpot.cli import DATA, Json, LengthUnit, app, say
+from gradpot.cli import DATA, Json, app, say
+from gradpot.cli.reading import Reading, options
+from gradpot.errors import InputError
 
 
 @app.command("label", rich_help_panel=DATA)
+@options(Reading, "length_unit")
 def label_command(
     structures: Annotated[Path, typer.Argument(help="structures: npz, or any file ASE reads")],
+    *,
     method: Annotated[str, typer.Option("--with", help="gfn2-xtb or gfn1-xtb (tblite)")],
     out: Annotated[Path, typer.Option("--out", help=".extxyz or .npz; an unfinished one goes on")],
     index: Annotated[str, typer.Option("--index", help="which frames: ':', '::10', '0:500'")] = ":",
@@ -22,7 +26,7 @@ def label_command(
     multiplicity: Annotated[
         int | None, typer.Option(help="2S + 1; default the lowest that is possible")
     ] = None,
-    length_unit: LengthUnit = None,
+    reading: Reading,
     as_json: Json = False,
 ) -> None:
     """Compute energies and forces with a reference method.
@@ -30,12 +34,11 @@ def label_command(
     Goes on where an earlier run stopped.
     """
     from gradpot.data import label
-    from gradpot.errors import InputError
 
     if out.resolve() == structures.resolve():
         raise InputError(f"--out {out} is the input itself; choose another name")
     calculator = label.reference(method, charge, multiplicity)
-    found = label.read_structures(structures, length_unit, index)
+    found = label.read_structures(structures, reading.length_unit, index)
     done = label.label(found, calculator, out, skip_failures, progress=not as_json)
     if as_json:
         print(json.dumps({"out": str(out), **done._asdict()}))

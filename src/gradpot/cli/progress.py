@@ -1,15 +1,19 @@
-"""Live progress of a training run, and the table of its errors."""
+"""Live progress of training and of dynamics, and the table of errors."""
 
 import sys
 import time
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from gradpot.train.state import State
+from gradpot.md.settings import Settings, ns_per_day
 
-# a terminal redraws; a log file gets a line now and then
+if TYPE_CHECKING:
+    from gradpot.train.state import State
+
+# a terminal is redrawn often enough to look live; a log file gets a line now and then
 REDRAW_S, LINE_S = 0.2, 15.0
 
 ROWS = {
@@ -23,30 +27,34 @@ ROWS = {
 }
 
 
-class TrainingProgress:
-    """A bar on standard error with the newest errors and the time left; lines where no terminal."""
+class LiveProgress:
+    """A bar on standard error with the time left; lines if that is no terminal.
 
-    def __init__(self) -> None:
+    Args:
+        name: what is in progress.
+    """
+
+    def __init__(self, name: str) -> None:
         self.console = Console(stderr=True)
         self.bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn(name),
             BarColumn(),
             TextColumn("{task.percentage:>5.1f}%"),
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]} left"),
-            TextColumn("{task.fields[errors]}"),
+            TextColumn("{task.description}"),
             console=self.console,
+            refresh_per_second=1 / REDRAW_S,
             disable=not self.console.is_terminal,
         )
-        self.task = self.bar.add_task("training", total=1.0, left="?", errors="")
-        self.drawn = time.monotonic()
-        self.errors = ""
+        self.task = self.bar.add_task("", total=1.0, left="?")
+        self.began = self.drawn = time.monotonic()
 
-    def __enter__(self) -> "TrainingProgress":
+    def __enter__(self) -> Any:
         self.bar.start()
         return self
 
-    def __exit__(self, *_exception) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.bar.stop()
 
     def say(self, line: str) -> None:
@@ -54,67 +62,88 @@ class TrainingProgress:
         if self.console.is_terminal:
             self.console.print(line, highlight=False, markup=False)
         else:
-            print(line, file=sys.stderr)
+            print(line, file=sys.stderr, flush=True)
 
-    def watch(self, state: State, done: float, row: dict | None) -> None:
-        """Take note of a step; draw now and then."""
-        if row:
-            self.errors = _short(row)
-        now = time.monotonic()
-        if now - self.drawn < (REDRAW_S if self.console.is_terminal else LINE_S) and done < 1:
-            return
-        self.drawn = now
-        left = _duration(state.wall_s * (1 - done) / done) if done else "?"
+    def due(self, done: float) -> bool:
+        """Whether it is time to `show` again; always at the end, when `done` is 1."""
+        interval = REDRAW_S if self.console.is_terminal else LINE_S
+        return done >= 1 or time.monotonic() - self.drawn >= interval
+
+    def show(self, done: float, elapsed_s: float, text: str) -> None:
+        """Draw the share that is done, the time left at this pace, and the news."""
+        self.drawn = time.monotonic()
+        left = _duration(elapsed_s * (1 - done) / done) if done else "?"
         if self.console.is_terminal:
-            fields = {"left": left, "errors": self.errors}
-            self.bar.update(self.task, completed=done, **fields)  # type: ignore[arg-type]
+            self.bar.update(self.task, completed=done, left=left, description=text)
         else:
-            self.say(f"{done:6.1%}  step {state.step}  {left} left  {self.errors}")
+            self.say(f"{done:6.1%}  {left} left  {text}")
 
 
-def table(results: dict) -> None:
-    """Print the errors of a run or an evaluation."""
-    grid = Table(title="Errors", title_justify="left")
-    grid.add_column("")
-    columns = [name for name in ("valid", "test") if name in results]
-    for name in columns:
-        grid.add_column(name, justify="right")
-    grid.add_column("unit")
+class TrainingProgress(LiveProgress):
+    """Progress of a training run, with the newest validation errors."""
+
+    def __init__(self) -> None:
+        super().__init__("training")
+        self.errors = ""
+
+    def watch(self, state: "State", done: float, row: dict | None) -> None:
+        """Take note of a step, and of the row of `metrics.jsonl` if it was a validation."""
+        if row:
+            valid = row["valid"]
+            energy, forces = valid["energy_mae_meV"], valid["forces_mae_meV_A"]
+            parts = [f"energy {_number(energy)} meV"] if energy is not None else []
+            parts += [f"forces {_number(forces)} meV/Å"] if forces is not None else []
+            self.errors = f"epoch {row['epoch']}  valid: {', '.join(parts)}"
+        if self.due(done):
+            self.show(done, state.wall_s, f"step {state.step}  {self.errors}")
+
+
+class MDProgress(LiveProgress):
+    """Progress of a dynamics run, with temperature, total energy and speed."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__("dynamics")
+        self.settings = settings
+
+    def watch(self, step: int, row: dict[str, float]) -> None:
+        """Take note of a step and its row of the log."""
+        done = step / self.settings.n_steps
+        if self.due(done):
+            seconds = time.monotonic() - self.began
+            speed = ns_per_day(row["time_fs"], max(seconds, 1e-9))
+            text = (
+                f"{row['time_fs'] / 1000:.3f} of {self.settings.time_ps:g} ps  "
+                f"{row['temperature_K']:.0f} K  {row['total_eV']:.4f} eV  {speed:.3g} ns/day"
+            )
+            self.show(done, seconds, text)
+
+
+def print_errors(results: dict) -> None:
+    """Print the errors of a run ("valid" and "test") or of an evaluation ("test") as a table."""
+    names = [name for name in ("valid", "test") if name in results]
+    columns = [results[name] for name in names]
+    table = Table(title="Errors", title_justify="left")
+    table.add_column("")
+    for name in names:
+        table.add_column(name, justify="right")
+    table.add_column("unit")
     for key, (label, unit) in ROWS.items():
-        values = [results[name].get(key) for name in columns]
+        values = [column.get(key) for column in columns]
         if key == "efwt":
             values = [value if value is None else 100 * value for value in values]
-            unit = _thresholds(results[columns[0]])
+            energy, forces = (
+                columns[0].get(f"efwt_{k}", 0.0) for k in ("energy_eV", "forces_eV_A")
+            )
+            unit = f"% (ΔE ≤ {1e3 * energy:g} meV, each ΔF ≤ {1e3 * forces:g} meV/Å)"
         if any(value is not None for value in values):
-            grid.add_row(label, *[_figure(value) for value in values], unit)
-    Console().print(grid)
+            table.add_row(label, *map(_number, values), unit)
+    Console().print(table)
 
 
-def _thresholds(errors: dict) -> str:
-    """Of EFwT, as its unit."""
-    energy, forces = (errors.get(f"efwt_{key}", 0.0) for key in ("energy_eV", "forces_eV_A"))
-    return f"% (ΔE ≤ {1e3 * energy:g} meV, each ΔF ≤ {1e3 * forces:g} meV/Å)"
-
-
-def _figure(value: float | int | None) -> str:
+def _number(value: float | int | None) -> str:
     if value is None:
         return "–"
-    return (
-        str(value) if isinstance(value, int) else f"{value:.3g}" if value < 100 else f"{value:.0f}"
-    )
-
-
-def _short(row: dict) -> str:
-    valid = row["valid"]
-    parts = [
-        f"{name} {_figure(valid[key])} {unit}"
-        for name, key, unit in (
-            ("energy", "energy_mae_meV", "meV"),
-            ("forces", "forces_mae_meV_A", "meV/Å"),
-        )
-        if valid[key] is not None
-    ]
-    return f"epoch {row['epoch']}  valid: " + ", ".join(parts)
+    return f"{value:.3g}" if isinstance(value, float) and value < 100 else f"{value:.0f}"
 
 
 def _duration(seconds: float) -> str:

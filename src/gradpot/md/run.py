@@ -8,8 +8,7 @@ flushed one by one, so that what was written survives whatever ends the run.
 import io
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from itertools import count
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,8 +18,9 @@ from ase.io.extxyz import write_extxyz
 from ase.md.md import MolecularDynamics
 from jaxtyping import Float
 
-from gradpot.errors import InputError, unknown
+from gradpot.errors import InputError
 from gradpot.md import limits
+from gradpot.md.settings import Settings, ns_per_day
 from gradpot.md.velocities import degrees_of_freedom, thermalize
 from gradpot.process import write_json
 from gradpot.units import GPA
@@ -28,80 +28,10 @@ from gradpot.units import GPA
 TRAJECTORY, LOG, SUMMARY = "md.extxyz", "md.csv", "md.json"
 COLUMNS = ("time_fs", "potential_eV", "kinetic_eV", "total_eV", "temperature_K")
 NPT_COLUMNS = ("volume_A3", "pressure_GPa")
-ENSEMBLES = ("nve", "langevin", "npt")
 ADVICE = (
     "What usually helps: a smaller timestep, a lower temperature, a relaxed start, "
     "or training on structures like the last ones of the trajectory"
 )
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What to run; the defaults are those of the command line.
-
-    Args:
-        temperature_K: of the initial velocities, and of the thermostat.
-        ensemble: "nve" (velocity Verlet), "langevin", or "npt" (Martyna-Tobias-Klein, the cell
-            keeps its shape).
-        pressure_GPa: for npt.
-        friction_per_ps: for langevin.
-        seed: of the initial velocities and of the thermostat.
-        log_every_fs, save_every_fs: rounded to whole steps.
-        keep_velocities: use the momenta of the structure.
-        max_temperature_K: stop above; None is the larger of 10 times the temperature and the
-            temperature + 3000 K.
-        max_stretch: stop when a bond is this many times its starting length.
-    """
-
-    temperature_K: float = 300.0
-    time_ps: float = 1.0
-    timestep_fs: float = 0.5
-    ensemble: str = "nve"
-    pressure_GPa: float = 0.0
-    friction_per_ps: float = 10.0
-    seed: int = 0
-    log_every_fs: float = 5.0
-    save_every_fs: float = 10.0
-    keep_velocities: bool = False
-    max_temperature_K: float | None = None
-    max_stretch: float = 2.0
-
-    def __post_init__(self):
-        if self.ensemble not in ENSEMBLES:
-            raise unknown("ensemble", self.ensemble, ENSEMBLES)
-        for name in ("time_ps", "timestep_fs", "friction_per_ps", "log_every_fs", "save_every_fs"):
-            if not 0 < getattr(self, name) < np.inf:
-                raise InputError(f"{name} is {getattr(self, name)} but must be positive")
-        for name in ("temperature_K", "seed"):
-            if not 0 <= getattr(self, name) < np.inf:
-                raise InputError(f"{name} is {getattr(self, name)} but must not be negative")
-        if not np.isfinite(self.pressure_GPa):
-            raise InputError(f"pressure_GPa is {self.pressure_GPa} but must be finite")
-        if not self.max_stretch > 1:
-            raise InputError(f"max_stretch is {self.max_stretch} but must be more than 1")
-        if not self.temperature_limit_K > self.temperature_K:
-            raise InputError(
-                f"max_temperature_K is {self.max_temperature_K} but must be above the "
-                f"temperature, {self.temperature_K}"
-            )
-        if self.ensemble == "npt" and self.temperature_K == 0:
-            raise InputError("temperature_K is 0, but npt needs a positive temperature")
-
-    @property
-    def n_steps(self) -> int:
-        """Of the whole run."""
-        return self.steps(1000.0 * self.time_ps)
-
-    def steps(self, fs: float) -> int:
-        """The number of steps nearest to this time, at least one."""
-        return max(1, round(fs / self.timestep_fs))
-
-    @property
-    def temperature_limit_K(self) -> float:
-        """Where a run is stopped."""
-        if self.max_temperature_K is not None:
-            return self.max_temperature_K
-        return max(10.0 * self.temperature_K, self.temperature_K + 3000.0)
 
 
 def run(
@@ -304,11 +234,6 @@ def claim(folder: Path | str) -> Path:
     return folder
 
 
-def next_free() -> Path:
-    """The first of md-1, md-2, ... that does not exist here."""
-    return next(path for n in count(1) if not (path := Path(f"md-{n}")).exists())
-
-
 def _summary(
     folder: Path, settings: Settings, n_steps: int, atoms: Atoms, seconds: float
 ) -> dict[str, Any]:
@@ -319,7 +244,7 @@ def _summary(
         "drift_meV_atom_ps": drift(log, len(atoms)) if nve else None,
         "mean_temperature_K": log["temperature_K"].mean(),
         "max_temperature_K": log["temperature_K"].max(),
-        "ns_per_day": time_fs * 1e-6 / (seconds / 86400.0),
+        "ns_per_day": ns_per_day(time_fs, seconds),
         "seconds": seconds,
     }
     # JSON has neither NaN nor infinity
