@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 
 from gradpot import Calculator, InputError, Potential, build, save
 from gradpot.graph.graph import from_atoms
-from gradpot.md.calculator import VerletList
+from gradpot.md.verlet import VerletList
 from lj import LennardJones
 
 REFERENCES = {1: -13.0, 6: -1030.0, 8: -2040.0, 11: -4400.0, 17: -12500.0}

@@ -16,80 +16,18 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator as AseCalculator
 from ase.calculators.calculator import all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
-from jaxtyping import Bool, Float, Int
 
 from gradpot.compile import export, package
 from gradpot.compile.package import CompiledPotential
 from gradpot.errors import InputError, unknown
-from gradpot.geometry import ALL_PAIRS_BELOW, neighbor_list
 from gradpot.graph.graph import Graph, Properties, both_ways, find_triplets, opposite
+from gradpot.md.verlet import VerletList
 from gradpot.potential import checkpoint
 from gradpot.potential.potential import Potential
 from gradpot.process import keep_memory
 
 # atoms
 SMALL = 100
-
-
-class VerletList:
-    """Pairs within `cutoff`, found within `cutoff + skin` and kept while they cannot be wrong.
-
-    A pair that was further apart than cutoff + skin is still beyond the cutoff if neither atom
-    moved more than half the skin. An atom that is put back into the cell has moved by a lattice
-    vector, so that case needs no care. Small molecules keep all their pairs forever.
-
-    Args:
-        cutoff: Å.
-        skin: Å; changes how often pairs are searched for, never which are found.
-    """
-
-    def __init__(self, cutoff: float, skin: float):
-        self.cutoff, self.skin = cutoff, skin
-        self.n_builds = 0
-        self._box: tuple | None = None
-
-    def pairs(
-        self,
-        positions: Float[np.ndarray, "n_atoms 3"],
-        cell: Float[np.ndarray, "3 3"],
-        pbc: Bool[np.ndarray, "3"],
-    ) -> tuple[Int[np.ndarray, "2 n_pairs"], Float[np.ndarray, "n_pairs 3"]]:
-        """Both atoms of every pair closer than the cutoff, and the vector between them.
-
-        While the pairs stay the same, their indices are the same array.
-        """
-        if self._outdated(positions, cell, pbc):
-            self._build(positions, cell, pbc)
-        center, neighbor = self._all
-        vectors = positions.take(neighbor, axis=0) - positions.take(center, axis=0)
-        if self._offset is not None:
-            vectors += self._offset
-        squares = _squares(vectors)
-        if not squares.all():
-            i, j = self._all[:, int(np.argmin(squares))]
-            raise InputError(f"atoms {i} and {j} are at the same place; there is no force on them")
-        close = squares < self.cutoff**2
-        if not np.array_equal(close, self._close):
-            self._close, self._near = close, self._all.compress(close, axis=1)
-        return self._near, vectors.compress(close, axis=0)
-
-    def _outdated(self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> bool:
-        if self._box != _box(positions, cell, pbc):
-            return True
-        if _all_pairs(positions, pbc):
-            return False
-        moved = _squares(positions - self._start).max(initial=0.0)
-        return bool(moved > (self.skin / 2) ** 2)
-
-    def _build(self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> None:
-        reach = np.inf if _all_pairs(positions, pbc) else self.cutoff + self.skin
-        edge_index, shifts = neighbor_list(positions, cell, pbc, reach)
-        n_pairs = shifts.shape[0] // 2
-        self._all = np.ascontiguousarray(edge_index[:, :n_pairs])
-        self._offset = shifts[:n_pairs] @ cell if pbc.any() else None
-        self._close, self._near = np.ones(n_pairs, dtype=bool), self._all
-        self._box, self._start = _box(positions, cell, pbc), positions.copy()
-        self.n_builds += 1
 
 
 class Calculator(AseCalculator):
@@ -325,15 +263,3 @@ def _check_cell(cell: np.ndarray, pbc: np.ndarray) -> None:
 def _kind(atoms: Atoms) -> tuple[bytes, bytes, bytes]:
     """What is the same of two structures that differ in their positions only."""
     return atoms.numbers.tobytes(), atoms.cell.array.tobytes(), atoms.pbc.tobytes()
-
-
-def _box(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> tuple[int, bytes, bytes]:
-    return positions.shape[0], cell.tobytes(), pbc.tobytes()
-
-
-def _all_pairs(positions: np.ndarray, pbc: np.ndarray) -> bool:
-    return positions.shape[0] < ALL_PAIRS_BELOW and not bool(pbc.any())
-
-
-def _squares(vectors: np.ndarray) -> np.ndarray:
-    return np.einsum("ij,ij->i", vectors, vectors)
