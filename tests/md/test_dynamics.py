@@ -18,7 +18,7 @@ from ase.md.verlet import VelocityVerlet
 from numpy.testing import assert_allclose
 
 from gradpot import Calculator, InputError, Model, Potential, build, cli, save
-from gradpot.md.limits import Health, bonds, too_close
+from gradpot.md.limits import Limits, bonds, too_close
 from gradpot.md.run import LOG, SUMMARY, TRAJECTORY, Settings, claim, drift, read_log, run
 from gradpot.md.velocities import degrees_of_freedom, thermalize
 from gradpot.process import signals
@@ -197,10 +197,10 @@ def test_blowing_up_is_found_named_and_kept(tmp_path, atoms, settings, message):
 
 def test_collapse_of_the_cell_is_found():
     atoms = argon()
-    watch = Health(atoms, 1e4, 2.0)
-    assert watch.of_geometry(atoms) is None
+    limits = Limits(atoms, 1e4, 2.0)
+    assert limits.check_geometry(atoms) is None
     atoms.set_cell(atoms.cell * 1.5, scale_atoms=True)
-    assert "volume of the cell went from 1260 to 4252" in str(watch.of_geometry(atoms))
+    assert "cell volume changed from 1260 to 4252" in str(limits.check_geometry(atoms))
 
 
 def test_bonds_are_those_of_the_molecule():

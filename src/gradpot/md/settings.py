@@ -1,16 +1,19 @@
-"""What to run: `Settings`, whose fields are also the options of `gradpot md`.
+"""What to run: `Settings`, whose fields are also the options of `gradpot md`, and `ENSEMBLES`.
 
-This file imports nothing heavy, so that the help of the command line does not wait for ASE.
+ASE is imported where it is used, so that the help of the command line does not wait for it.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gradpot.errors import InputError, unknown
 
-ENSEMBLES = ("nve", "langevin", "npt")
+if TYPE_CHECKING:
+    import numpy as np
+    from ase import Atoms
+    from ase.md.md import MolecularDynamics
 
 
 class Bound(NamedTuple):
@@ -34,8 +37,7 @@ def _setting(default: object, help: str, bound: Bound | None = None) -> Any:
 class Settings:
     """What to run; each field's help text is that of `gradpot md --help`.
 
-    The ensembles are "nve" (velocity Verlet), "langevin" and "npt" (Martyna-Tobias-Klein; the
-    cell keeps its shape). Times between rows and frames are rounded to whole steps.
+    Times between rows and frames are rounded to whole steps.
 
     Raises:
         InputError: a value is out of bounds; the message names it.
@@ -88,6 +90,50 @@ class Settings:
             return self.max_temperature_K
         # well above the fluctuations of a few atoms, and those of a relaxation from a poor start
         return max(10.0 * self.temperature_K, self.temperature_K + 3000.0)
+
+
+def nve(atoms: "Atoms", settings: Settings, rng: "np.random.Generator") -> "MolecularDynamics":
+    """Velocity Verlet."""
+    from ase import units
+    from ase.md.verlet import VelocityVerlet
+
+    return VelocityVerlet(atoms, settings.timestep_fs * units.fs)
+
+
+def langevin(atoms: "Atoms", settings: Settings, rng: "np.random.Generator") -> "MolecularDynamics":
+    """A Langevin thermostat on every atom; the center of mass is not held."""
+    from ase import units
+    from ase.md.langevin import Langevin
+
+    return Langevin(
+        atoms,
+        settings.timestep_fs * units.fs,
+        temperature_K=settings.temperature_K,
+        friction=settings.friction_per_ps / (1000.0 * units.fs),
+        fixcm=False,
+        rng=rng,
+    )
+
+
+def npt(atoms: "Atoms", settings: Settings, rng: "np.random.Generator") -> "MolecularDynamics":
+    """Isotropic Martyna-Tobias-Klein: the cell keeps its shape."""
+    from ase import units
+    from ase.md.nose_hoover_chain import IsotropicMTKNPT
+
+    from gradpot.units import GPA
+
+    timestep = settings.timestep_fs * units.fs
+    return IsotropicMTKNPT(
+        atoms,
+        timestep,
+        temperature_K=settings.temperature_K,
+        pressure_au=settings.pressure_GPa * GPA,
+        tdamp=100 * timestep,  # both as ASE's documentation suggests
+        pdamp=1000 * timestep,
+    )
+
+
+ENSEMBLES = {"nve": nve, "langevin": langevin, "npt": npt}
 
 
 def ns_per_day(time_fs: float, seconds: float) -> float:
