@@ -58,7 +58,7 @@ def compiling(monkeypatch) -> list:
 def test_the_package_is_put_beside_the_potential(place, compiling, monkeypatch, capsys):
     said = gradpot(monkeypatch, capsys, ["compile", "model.safetensors"])
     assert (said.code, said.out) == (0, "")
-    assert said.err.splitlines()[0] == "compiling: a minute or two"
+    assert said.err.splitlines()[0] == "compiling takes a minute or two"
     assert said.err.splitlines()[1].endswith("s, float32: model.pt2")
     assert compiling == [(Path("model.pt2"), torch.float32)]
 
@@ -80,8 +80,11 @@ def test_json_and_nothing_else(place, compiling, monkeypatch, capsys):
         ("compile notes.txt", "notes.txt is damaged or not a safetensors file"),
         ("compile model.safetensors --dtype half", "unknown dtype 'half'; known: float32, float64"),
         ("compile model.safetensors --out a.so", "--out a.so must end in .pt2"),
-        ("compile model.safetensors --out no/a.pt2", "there is no folder no for --out no/a.pt2"),
-        ("compile model.safetensors --out notes.pt2", "--out is in use: notes.pt2 is damaged or"),
+        ("compile model.safetensors --out no/a.pt2", "--out no/a.pt2: there is no folder no"),
+        (
+            "compile model.safetensors --out notes.pt2",
+            "--out would replace a file: notes.pt2 is",
+        ),
         ("md model.safetensors H2O --compile yes", "unknown --compile 'yes'; known: auto, true"),
         ("md notes.pt2 H2O", "notes.pt2 is damaged or not a compiled potential"),
         ("md nosuch.pt2 H2O", "no such file: nosuch.pt2"),
@@ -107,7 +110,7 @@ def test_a_folder_that_cannot_be_written_to(place, compiling, monkeypatch, capsy
     said = gradpot(monkeypatch, capsys, ["compile", "model.safetensors"])
     place.chmod(0o700)
     assert said.code == 2
-    assert "cannot be written to" in said.err
+    assert "cannot write to the folder" in said.err
     assert compiling == []
 
 

@@ -67,7 +67,7 @@ def free_folder(stem: Path) -> Path:
 
 def main() -> None:
     """Entry point: run the command, and report what went wrong in one line and the exit code."""
-    warnings.showwarning = _show_warning
+    warnings.showwarning = lambda message, *_: say("warning: " + _one_line(str(message)))
     # Python's KeyboardInterrupt can get lost while large libraries are imported
     before = signal.signal(signal.SIGINT, _leave)
     try:
@@ -90,7 +90,11 @@ def main() -> None:
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise
-        _stop_usage(error)
+        # wrong usage; without any argument the help was printed and there is no message
+        if message := error.format_message():  # type: ignore[attr-defined]
+            context = getattr(error, "ctx", None)
+            _stop(message + (f" See: {context.command_path} --help" if context else ""), 2)
+        sys.exit(2)
     else:
         sys.exit(code if isinstance(code, int) else 0)
     finally:
@@ -104,26 +108,12 @@ def _leave(*_signal: object) -> None:
     os._exit(SIGNALED + signal.SIGINT)
 
 
-def _show_warning(message: Warning | str, *_where: object) -> None:
-    say("warning: " + _one_line(str(message)))
-
-
 def _sentence(error: OSError) -> str:
     """The system's message without its number, such as "permission denied: runs/a"."""
     if error.strerror is None:
         return str(error)
     what = error.strerror[0].lower() + error.strerror[1:]
     return f"{what}: {error.filename}" if error.filename is not None else what
-
-
-def _stop_usage(error: Exception) -> None:
-    """Report an unknown option or a missing argument; with no arguments, help was printed."""
-    message = error.format_message()  # type: ignore[attr-defined]
-    if message:
-        context = getattr(error, "ctx", None)
-        help_at = f" See: {context.command_path} --help" if context else ""
-        _stop(message + help_at, 2)
-    sys.exit(2)
 
 
 def _stop(message: str, code: int) -> None:

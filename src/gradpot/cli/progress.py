@@ -2,6 +2,7 @@
 
 import sys
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -72,7 +73,7 @@ class LiveProgress:
     def show(self, done: float, elapsed_s: float, text: str) -> None:
         """Draw the share that is done, the time left at this pace, and the news."""
         self.drawn = time.monotonic()
-        left = _duration(elapsed_s * (1 - done) / done) if done else "?"
+        left = str(timedelta(seconds=round(elapsed_s * (1 - done) / done))) if done else "?"
         if self.console.is_terminal:
             self.bar.update(self.task, completed=done, left=left, description=text)
         else:
@@ -144,9 +145,3 @@ def _number(value: float | int | None) -> str:
     if value is None:
         return "–"
     return f"{value:.3g}" if isinstance(value, float) and value < 100 else f"{value:.0f}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any
 
 import typer
@@ -53,6 +53,12 @@ def options(group: type, *names: str) -> Callable[[Callable], Callable]:
     one instance.
     """
     chosen = [f for f in fields(group) if f.name in names or not names]
+    added = []
+    for f in chosen:
+        name, help, panel = f.name.replace("_", "-"), f.metadata["help"], f.metadata.get("panel")
+        annotation = Annotated[f.type, typer.Option(f"--{name}", help=help, rich_help_panel=panel)]
+        kind = inspect.Parameter.KEYWORD_ONLY
+        added.append(inspect.Parameter(f.name, kind, default=f.default, annotation=annotation))
 
     def decorate(command: Callable) -> Callable:
         parameters = list(inspect.signature(command).parameters.values())
@@ -64,15 +70,8 @@ def options(group: type, *names: str) -> Callable[[Callable], Callable]:
             instance = group(**{f.name: given.pop(f.name) for f in chosen})
             return command(**given, **{receiver: instance})
 
-        parameters[place : place + 1] = [_parameter(f) for f in chosen]
+        parameters[place : place + 1] = added
         call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         return call
 
     return decorate
-
-
-def _parameter(field: Field) -> inspect.Parameter:
-    name, help, panel = field.name, field.metadata["help"], field.metadata.get("panel")
-    option = typer.Option("--" + name.replace("_", "-"), help=help, rich_help_panel=panel)
-    kind, annotation = inspect.Parameter.KEYWORD_ONLY, Annotated[field.type, option]
-    return inspect.Parameter(name, kind, default=field.default, annotation=annotation)

@@ -152,7 +152,14 @@ class Calculator(AseCalculator):
         """Check and keep what is constant while atoms move."""
         self._seen = None
         cell = np.where(atoms.pbc[:, None], atoms.cell.array, 0.0)
-        _check_cell(cell, atoms.pbc)
+        if not np.isfinite(cell).all():
+            raise InputError(f"the cell is {cell.tolist()} but must be finite")
+        vectors = cell[atoms.pbc]
+        if atoms.pbc.any() and not np.linalg.det(vectors @ vectors.T) > FLAT:
+            raise InputError(
+                f"the cell is {cell.tolist()}, flat along a periodic direction; give it a volume, "
+                "or set pbc to False along the directions that are not periodic"
+            )
         self.potential.check_elements(atoms.numbers)
         self._cell = cell
         # one structure, and the empty one that compiled potentials need
@@ -237,19 +244,6 @@ def _check_positions(positions: np.ndarray) -> None:
         f"the position of atom {atom} is {positions[atom].tolist()} but must be finite; "
         "an earlier step of the dynamics or the optimization went wrong"
     )
-
-
-def _check_cell(cell: np.ndarray, pbc: np.ndarray) -> None:
-    if not pbc.any():
-        return
-    if not np.isfinite(cell).all():
-        raise InputError(f"the cell is {cell.tolist()} but must be finite")
-    vectors = cell[pbc]
-    if not np.linalg.det(vectors @ vectors.T) > FLAT:
-        raise InputError(
-            f"the cell is {cell.tolist()}, flat along a periodic direction; give it a volume, "
-            "or set pbc to False along the directions that are not periodic"
-        )
 
 
 def _same_system(a: Atoms, b: Atoms) -> bool:
