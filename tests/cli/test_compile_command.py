@@ -1,4 +1,4 @@
-"""`gradpot compile`, and when `gradpot md` compiles. Nothing is compiled here but in slow tests."""
+"""`gradpot compile`, and when `gradpot md` compiles. Only the slow test really does."""
 
 import json
 import os
@@ -23,7 +23,7 @@ MD = ["md", "model.safetensors", "H2O", *START, "--out", "new"]
 
 @pytest.fixture
 def place(tmp_path, monkeypatch) -> Path:
-    """A folder with a weak potential, the working folder; and a cache of its own."""
+    """The working folder, with a weak potential and an empty cache."""
     torch.manual_seed(0)
     network = build("painn", cutoff=4.0, width=4, n_layers=1, n_radial=4)
     save(Potential(network, REFERENCES, 1e-4), tmp_path / "model.safetensors")
@@ -38,7 +38,7 @@ def place(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def compiling(monkeypatch) -> list:
-    """Nothing is compiled; a list of what would have been."""
+    """Compile nothing, and list what would have been compiled."""
     asked = []
 
     def written(potential, path, dtype=None):
@@ -135,7 +135,7 @@ def test_without_a_compiler(place, monkeypatch, capsys, arguments):
         ("false", 0.0, False),
     ],
 )
-def test_md_compiles_what_is_long(place, compiling, monkeypatch, capsys, option, seconds, compiles):
+def test_md_compiles_long_runs(place, compiling, monkeypatch, capsys, option, seconds, compiles):
     monkeypatch.setattr("gradpot.cli.md.COMPILE_FROM_S", seconds)
     said = gradpot(monkeypatch, capsys, [*MD, "--compile", option])
     assert said.code == 0, said.err
@@ -155,7 +155,7 @@ def test_md_without_a_compiler_is_not_compiled(place, monkeypatch, capsys):
 @pytest.mark.slow
 @pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
 def test_from_training_to_compiled_dynamics(place):
-    """In processes of their own; the package runs where nothing else of the run is."""
+    """In new processes; the package runs in a folder without the rest of the run."""
     assert process(["compile", "model.safetensors"], place).code == 0
     shutil.copy(place / "model.pt2", place / "done" / "alone.pt2")
     logs = []

@@ -42,7 +42,7 @@ def test_a_command_receives_one_instance_and_its_help_has_every_field():
     assert "--energy-unit" not in words
 
 
-def test_what_reads_a_file_is_also_configuration():
+def test_every_reading_option_is_a_configuration_key():
     assert {f.name for f in fields(Reading)} < Data.model_fields.keys()
 
 

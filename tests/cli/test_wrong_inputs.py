@@ -1,4 +1,4 @@
-"""Everything a user can get wrong gets one line and exit code 2, and loses nothing."""
+"""Every wrong input gives one line and exit code 2, and no file changes."""
 
 import json
 import os
@@ -40,7 +40,7 @@ TEXTS = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with one good run and everything that is wrong with files."""
+    """A folder with one good run and every kind of wrong file."""
     folder = tmp_path_factory.mktemp("place")
     train(config(override({}, TINY.split())), folder / "run", say=lambda line: None)
     for name, text in TEXTS.items():
@@ -293,7 +293,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("line", "message"), TABLE, ids=[line for line, _ in TABLE])
-def test_one_line_and_nothing_lost(monkeypatch, capsys, place, line, message):
+def test_wrong_input_gives_one_line_and_changes_no_file(monkeypatch, capsys, place, line, message):
     monkeypatch.chdir(place)
     before = contents(place)
     said = gradpot(monkeypatch, capsys, shlex.split(line))
@@ -306,7 +306,7 @@ def test_one_line_and_nothing_lost(monkeypatch, capsys, place, line, message):
 
 
 @pytest.mark.parametrize("line", ["", "data"])
-def test_no_command_shows_what_there_is(monkeypatch, capsys, line):
+def test_no_command_shows_the_help(monkeypatch, capsys, line):
     said = gradpot(monkeypatch, capsys, line.split())
     assert said.code == 2
     assert "info" in said.out if line else "train" in said.out
@@ -350,7 +350,7 @@ def test_a_warning_is_one_line(tmp_path):
     assert json.loads(said.out)["model"]["activation"] == "relu"
 
 
-def test_a_reader_that_has_seen_enough(place):
+def test_a_reader_that_closes_the_pipe(place):
     reading, writing = os.pipe()
     os.close(reading)
     said = process(["data", "list"], place, stdout=writing)

@@ -1,4 +1,4 @@
-"""Figures: written whole for every kind of gap in the data, without pyplot."""
+"""Figures: complete files for every kind of gap in the data, without pyplot."""
 
 import sys
 

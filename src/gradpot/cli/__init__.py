@@ -1,4 +1,4 @@
-"""The command line parses and calls; the work is done elsewhere. One file per group of commands.
+"""Parse the command line and call what does the work. One file per group of commands.
 
 A user's mistake is an `InputError`: one line on standard error, exit code 2, no traceback.
 """
@@ -18,7 +18,7 @@ from gradpot.errors import InputError, RunError
 
 # panels of the help
 POTENTIALS, DATA = "Potentials", "Data"
-# a shell reports a process that was ended by signal n as 128 + n
+# a shell reports a process ended by signal n as exit code 128 + n
 SIGNALED = 128
 
 app = typer.Typer(
@@ -66,7 +66,7 @@ def free_folder(stem: Path) -> Path:
 
 
 def main() -> None:
-    """Entry point: run the command, and report what went wrong in one line and the exit code."""
+    """Entry point: run the command; report what went wrong in one line and the exit code."""
     warnings.showwarning = lambda message, *_: say("warning: " + _one_line(str(message)))
     # Python's KeyboardInterrupt can get lost while large libraries are imported
     before = signal.signal(signal.SIGINT, _leave)

@@ -9,13 +9,13 @@ import typer
 
 from gradpot.cli import Json, data_app, say
 
-# columns; a table that is not for a terminal is not broken to its width
+# columns of a table in a file, where each row has its line
 WIDTH_OF_A_FILE = 132
 
 
 @data_app.command("list")
 def list_sets(as_json: Json = False) -> None:
-    """List the public data sets and those that are downloaded."""
+    """List the public data sets, and which are downloaded."""
     from gradpot.data.catalog import catalog
 
     entries = list(catalog.entries().values())
@@ -44,7 +44,7 @@ def list_sets(as_json: Json = False) -> None:
             "yes" if catalog.path_of(entry).exists() else "",
         )
     Console(width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE).print(table)
-    say(f"files are in {catalog.default_folder()}; `gradpot data fetch NAME` downloads one")
+    say(f"to download into {catalog.default_folder()}: gradpot data fetch NAME")
 
 
 @data_app.command("fetch")
@@ -72,7 +72,7 @@ def fetch_set(
     say(f"cite: {entry.citation}")
     say(f"license: {entry.license}")
     if entry.urls and entry.checksum is None:
-        say(f"no checksum is published for this file; that of your download is in {path}.sha256")
+        say(f"no checksum is published for this file; yours is in {path}.sha256")
     print(path)
 
 

@@ -47,7 +47,7 @@ def compile_command(
 
 
 def _check_out(out: Path, model: Path) -> None:
-    """Refuse, before minutes of work, to replace anything but an old package."""
+    """Refuse to replace anything but an old package, before minutes of work."""
     from gradpot.compile import package
 
     if out.suffix != package.SUFFIX:

@@ -1,4 +1,4 @@
-"""`gradpot data info`: what is in a file of structures, and what looks wrong with it."""
+"""`gradpot data info`: what a data file holds, and what looks wrong."""
 
 import json
 from typing import Annotated, Any
@@ -20,12 +20,12 @@ def info(
     as_json: Json = False,
 ) -> None:
     """Summarize a data file and report what looks wrong."""
-    stress = reading.arguments()  # before imports that take a second
+    arguments = reading.arguments()  # may be wrong: check before slow imports
 
     from gradpot.data.checks import inspect
     from gradpot.data.source import read
 
-    summary = {"file": file, **inspect(read(file, **stress))}
+    summary = {"file": file, **inspect(read(file, **arguments))}
     if as_json:
         print(json.dumps(summary, indent=1, allow_nan=False))
         return

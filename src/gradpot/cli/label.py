@@ -1,4 +1,4 @@
-"""`gradpot label`: compute energies and forces of structures with a reference method."""
+"""`gradpot label`: energies and forces of structures from a reference method."""
 
 import json
 from pathlib import Path
@@ -14,14 +14,10 @@ from gradpot.errors import InputError
 @app.command("label", rich_help_panel=DATA)
 @options(Reading, "length_unit")
 def label_command(
-    structures: Annotated[
-        Path, typer.Argument(help="Structures: a file that ASE reads, or an npz")
-    ],
+    structures: Annotated[Path, typer.Argument(help="A file that ASE reads, or an npz")],
     *,
     method: Annotated[str, typer.Option("--with", help="gfn2-xtb or gfn1-xtb, both from tblite")],
-    out: Annotated[
-        Path, typer.Option("--out", help="Output .extxyz or .npz; continued if unfinished")
-    ],
+    out: Annotated[Path, typer.Option("--out", help=".extxyz or .npz; continued if unfinished")],
     index: Annotated[str, typer.Option(help="Frames to label: ':', '::10', '0:500'")] = ":",
     skip_failures: Annotated[
         bool, typer.Option("--skip-failures", help="Continue after a structure that fails")

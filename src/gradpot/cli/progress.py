@@ -29,22 +29,18 @@ ROWS = {
 
 
 class LiveProgress:
-    """A bar on standard error with the time left; lines if that is no terminal.
+    """A bar on standard error with the time left; plain lines if that is not a terminal."""
 
-    Args:
-        name: what is in progress.
-    """
-
-    def __init__(self, name: str) -> None:
+    def __init__(self) -> None:
         self.console = Console(stderr=True)
         self.bar = Progress(
-            TextColumn(name),
-            BarColumn(),
+            BarColumn(bar_width=None),  # as wide as the text leaves room for
             TextColumn("{task.percentage:>5.1f}%"),
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]} left"),
             TextColumn("{task.description}"),
             console=self.console,
+            expand=True,
             refresh_per_second=1 / REDRAW_S,
             disable=not self.console.is_terminal,
         )
@@ -66,14 +62,16 @@ class LiveProgress:
             print(line, file=sys.stderr, flush=True)
 
     def due(self, done: float) -> bool:
-        """Whether it is time to `show` again; always at the end, when `done` is 1."""
+        """Whether it is time to `show` progress again; always at the end, when `done` is 1."""
         interval = REDRAW_S if self.console.is_terminal else LINE_S
         return done >= 1 or time.monotonic() - self.drawn >= interval
 
     def show(self, done: float, elapsed_s: float, text: str) -> None:
-        """Draw the share that is done, the time left at this pace, and the news."""
+        """Draw the share that is done, the time left at this pace, and a text."""
         self.drawn = time.monotonic()
-        left = str(timedelta(seconds=round(elapsed_s * (1 - done) / done))) if done else "?"
+        left = "?"
+        if done:
+            left = str(timedelta(seconds=round(elapsed_s * (1 - done) / done))).removeprefix("0:")
         if self.console.is_terminal:
             self.bar.update(self.task, completed=done, left=left, description=text)
         else:
@@ -84,7 +82,7 @@ class TrainingProgress(LiveProgress):
     """Progress of a training run, with the newest validation errors."""
 
     def __init__(self) -> None:
-        super().__init__("training")
+        super().__init__()
         self.errors = ""
 
     def watch(self, state: "State", done: float, row: dict | None) -> None:
@@ -94,16 +92,17 @@ class TrainingProgress(LiveProgress):
             energy, forces = valid["energy_mae_meV"], valid["forces_mae_meV_A"]
             parts = [f"energy {_number(energy)} meV"] if energy is not None else []
             parts += [f"forces {_number(forces)} meV/Å"] if forces is not None else []
-            self.errors = f"epoch {row['epoch']}  valid: {', '.join(parts)}"
+            self.errors = f"epoch {row['epoch']} valid: {', '.join(parts)}"
         if self.due(done):
-            self.show(done, state.wall_s, f"step {state.step}  {self.errors}")
+            step = "" if self.console.is_terminal else f"step {state.step}  "
+            self.show(done, state.wall_s, step + self.errors)
 
 
 class MDProgress(LiveProgress):
     """Progress of a dynamics run, with temperature, total energy and speed."""
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__("dynamics")
+        super().__init__()
         self.settings = settings
 
     def watch(self, step: int, row: dict[str, float]) -> None:
@@ -132,10 +131,9 @@ def print_errors(results: dict) -> None:
         values = [column.get(key) for column in columns]
         if key == "efwt":
             values = [value if value is None else 100 * value for value in values]
-            energy, forces = (
-                columns[0].get(f"efwt_{k}", 0.0) for k in ("energy_eV", "forces_eV_A")
-            )
-            unit = f"% (ΔE ≤ {1e3 * energy:g} meV, each ΔF ≤ {1e3 * forces:g} meV/Å)"
+            energy = 1e3 * columns[0].get("efwt_energy_eV", 0.0)
+            forces = 1e3 * columns[0].get("efwt_forces_eV_A", 0.0)
+            unit = f"% (ΔE ≤ {energy:g} meV, each ΔF ≤ {forces:g} meV/Å)"
         if any(value is not None for value in values):
             table.add_row(label, *map(_number, values), unit)
     Console().print(table)

@@ -1,4 +1,4 @@
-"""Options that are the fields of a dataclass, and `Reading`: those that say how to read a file."""
+"""`Reading`: what the user says about a file; `options`: a dataclass as options of a command."""
 
 import functools
 import inspect

@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 def train(
     settings: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="SETTINGS",
-            help="A TOML file, then KEY=VALUE such as train.epochs=100 model.width=128",
-        ),
+        typer.Argument(metavar="SETTINGS", help="A TOML file, then KEY=VALUE: train.epochs=100"),
     ] = None,
     *,
     data: Annotated[
@@ -70,7 +67,7 @@ def train(
     with TrainingProgress() as progress:
         results = run(config, folder, resume, progress.say, progress.watch)
     if "stopped" in results:
-        say(f"stopped at step {results['step']}; resume: gradpot train --out {folder} --resume")
+        say(f"stopped at step {results['step']}; to resume: gradpot train --out {folder} --resume")
         return SIGNALED + results["stopped"]
     if as_json:
         print(json.dumps(results))
@@ -127,7 +124,10 @@ def evaluate(
 def _configuration(
     settings: list[str], flags: dict[str, str | None], out: Path | None, resume: bool
 ) -> "Config":
-    """The TOML file, KEY=VALUE over it, flags over both; all of it over that of a resumed run."""
+    """What the TOML file, KEY=VALUE and flags say, each overriding those before it.
+
+    With `resume`, they override the configuration of the run in `out`.
+    """
     from gradpot.train.config import config, merge, override, put, read_json, read_toml
 
     tables: dict[str, Any] = {}
