@@ -147,9 +147,8 @@ def _worth_compiling(calculator: "Calculator", atoms: "Atoms", n_steps: int) -> 
     from gradpot.compile.step import has_compiler
 
     potential = calculator.potential
-    if potential.device.type != "cpu" or not has_compiler():
-        return False
-    if getattr(potential.model, "slow_to_compile", False):
+    on_cpu = potential.device.type == "cpu"
+    if potential.model.slow_to_compile or not on_cpu or not has_compiler():
         return False
     seconds = []
     for _ in range(3):  # the fastest of three: the first call is slow
