@@ -283,7 +283,7 @@ TABLE = [
     ("data info nosuch.npz", r"nosuch\.npz is neither a file nor the name of a data set"),
     ("data info run", r"run is a folder, not a file"),
     ("data info text.npz", r"text\.npz is damaged or not an npz file"),
-    # not a model of ours: ASE takes a header of 3376 bytes, or "0\\r", for the first line of xyz
+    # with fixed bytes: the length of a model's header can look like the first line of an xyz
     ("data info foreign.safetensors", r"ASE cannot read foreign\.safetensors because it does not"),
     ("data info unsaid.npz", r"unsaid\.npz does not say its energy and length unit"),
     ("data info water.npz --energy-unit kcal/mol", r"its energy unit is 'eV', but --energy-unit"),

@@ -157,6 +157,11 @@ def test_fixed_atoms_do_not_move(tmp_path):
     assert read_log(tmp_path / LOG)["temperature_K"][0] == pytest.approx(50, abs=1e-4)
 
 
+def fixed(atoms: Atoms) -> Atoms:
+    atoms.set_constraint(FixAtoms(range(len(atoms))))
+    return atoms
+
+
 class Cliff(Model):
     """A pair energy that is NaN beyond 4 Å."""
 
@@ -260,6 +265,7 @@ def test_settings_name_what_is_wrong(name, value):
     ("make", "settings", "message"),
     [
         (Atoms, Settings(), "no atoms"),
+        (lambda: fixed(dimer()), Settings(), "only fixed atoms"),
         (lambda: dimer(0.4), Settings(), "Ar0 and Ar1 are 0.40 Å apart"),
         (dimer, Settings(ensemble="npt"), "periodic along all three axes"),
         (lambda: dimer(symbol="Ne"), Settings(), "does not know Ne"),

@@ -87,6 +87,8 @@ def _start(atoms: Atoms, settings: Settings) -> Atoms:
     start.calc, start.info = atoms.calc, {}
     if len(start) == 0:
         raise InputError("the structure has no atoms")
+    if start.get_number_of_degrees_of_freedom() == 0:
+        raise InputError("the structure has only fixed atoms; remove some of its constraints")
     if settings.ensemble == "npt":
         if not start.pbc.all():
             raise InputError("npt needs a cell that is periodic along all three axes; use langevin")

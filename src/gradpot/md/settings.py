@@ -88,7 +88,7 @@ class Settings:
         """Temperature above which a run stops."""
         if self.max_temperature_K is not None:
             return self.max_temperature_K
-        # well above the fluctuations of a few atoms, and those of a relaxation from a poor start
+        # far above the fluctuations of a few atoms and the heat from relaxing a poor start
         return max(10.0 * self.temperature_K, self.temperature_K + 3000.0)
 
 
