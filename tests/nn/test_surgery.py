@@ -150,7 +150,7 @@ def test_norms_can_be_chosen():
     assert isinstance(network[0], nn.BatchNorm1d)
     with pytest.raises(InputError, match="matches nothing to replace"):
         denormalize(network, only="norm*")
-    with pytest.raises(InputError, match="is a norm itself"):
+    with pytest.raises(InputError, match="is itself a norm"):
         denormalize(nn.LayerNorm(6))
 
 
