@@ -166,7 +166,7 @@ TABLE = [
     ("train --data spoilt.npz", r"spoilt\.npz: array '\w+' is damaged"),
     ("train --data objects.npz", r"objects\.npz: array 'R' holds Python objects"),
     ("train --data other.npz", r"other\.npz has the arrays \['a'\]; expected one of rMD17"),
-    ("train --data shapes.npz", r"F has shape \(20, 2, 3\) but R has \(20, 3, 3\)"),
+    ("train --data shapes.npz", r"F has shape \[20, 2, 3\]; expected \[20, 3, 3\] to match R"),
     ("train --data unsaid.npz", r"unsaid\.npz does not say .* add --energy-unit and --length-unit"),
     (
         "train --data unsaid.npz --energy-unit eV",

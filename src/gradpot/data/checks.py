@@ -11,7 +11,7 @@ from gradpot import units
 from gradpot.data.consistency import Fit, fit, near_pairs, strained_pairs
 from gradpot.data.files import n_missing
 from gradpot.data.frames import Frames
-from gradpot.data.stress import volumes
+from gradpot.geometry import volume
 
 MAX_MOLECULE_PAIRS = 50_000_000
 """pairs of atoms looked at for the shortest distance, a few seconds; beyond that a sample"""
@@ -46,7 +46,7 @@ def inspect(frames: Frames, random_split: bool = True) -> dict[str, Any]:
         "energy_per_atom_eV": _range(frames.energy / frames.n_atoms),
         "forces_eV_A": _forces(frames),
         "shortest_distance_A": shortest_distance(frames),
-        "cell_volume_A3": _range(volumes(frames.cell)),
+        "cell_volume_A3": _range(volume(frames.cell[frames.pbc.all(1)])),
         "duplicates": n_duplicates(frames),
         "net_force_eV_A": _net(frames, net),
         "step_share": step_share(frames),

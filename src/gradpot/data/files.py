@@ -1,20 +1,25 @@
 """Read labeled structures from a file, in eV and Å whatever the file is written in.
 
-Units are known or asked for, never guessed: the file says them, or the user does; if both do and
-differ, that is an error. Labels that are not in the file are NaN.
+The file states its units, or the user does; gradpot never guesses them. If both do and differ,
+that is an error. Labels that are not in the file are NaN.
 """
 
 from pathlib import Path
 
 import numpy as np
 
-from gradpot.data import ase_files, npz
+from gradpot.data.ase_files import read_ase, read_database
 from gradpot.data.declared import Declared
 from gradpot.data.frames import Frames
+from gradpot.data.npz import read_npz
+from gradpot.data.raw import to_frames
 from gradpot.data.stress import StressLabel, check, stress_label
 from gradpot.errors import InputError
 
 __all__ = ["StressLabel", "read", "require", "stress_label"]
+
+READERS = {".npz": read_npz, ".db": read_database}
+"""by the end of the file's name; ASE reads all others"""
 
 
 def read(
@@ -27,12 +32,12 @@ def read(
     """Read npz (sGDML/MD17, rMD17, PhysNet), extxyz, ASE databases and whatever else ASE reads.
 
     Args:
-        path: the file; what it is follows from its name and content.
-        energy_unit: of the file ("kcal/mol", "hartree", ...); needed where the file does not say.
+        path: the file; its name and content tell the format.
+        energy_unit: of the file ("kcal/mol", "hartree", ...); needed if the file does not say.
         length_unit: of the file ("Ang", "bohr", "nm").
         force_unit: of the file; energy unit over length unit unless given.
-        stress: how stress is written. Only trajectories and outputs that ASE itself converts
-            have a stress without it.
+        stress: how stress is written. Without it, stress is read only from trajectories and
+            outputs that ASE itself converts.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -45,13 +50,8 @@ def read(
         raise InputError(f"{path} is a folder; expected a file of structures")
     if stress is not None:
         check(stress)
-    user = Declared(energy_unit, length_unit, force_unit)
-    suffix = path.suffix.lower()
-    if suffix == ".npz":
-        return npz.read(path, user, stress)
-    if suffix == ".db":
-        return ase_files.read_database(path, user, stress)
-    return ase_files.read(path, user, stress)
+    raw = READERS.get(path.suffix.lower(), read_ase)(path)
+    return to_frames(path, raw, Declared(energy_unit, length_unit, force_unit), stress)
 
 
 def require(
@@ -67,7 +67,9 @@ def require(
     n_frames = frames.n_atoms.shape[0]
     absent = [name for name, count in lacking.items() if count == n_frames]
     if absent:
-        hints = " ".join(f"({notice})" for notice in frames.notices if _is_about(notice, absent))
+        names = [f"no {label.replace('energy', 'energies')}" for label in absent]
+        starts = (*names, *(f"found {label}" for label in absent))
+        hints = " ".join(f"({notice})" for notice in frames.notices if notice.startswith(starts))
         raise InputError(
             f"no frame has a label for {', '.join(absent)}; leave it out of the loss (weight 0), "
             f"or use a file that has it {hints}".strip()
@@ -87,7 +89,3 @@ def n_missing(frames: Frames) -> dict[str, int]:
         "forces": int((part > 0).sum()),
         "stress": int(np.isnan(frames.stress).any((1, 2)).sum()),
     }
-
-
-def _is_about(notice: str, labels: list[str]) -> bool:
-    return any(notice.startswith((f"no {label}", f"no {label[:-1]}ies", label)) for label in labels)

@@ -79,38 +79,24 @@ def to_stress(
         path: of the file, for messages.
         values: [n_frames, 6], [n_frames, 9] or [n_frames, 3, 3], as the label says.
         label: how to read them.
-        volume: of each cell in Å³; NaN where there is none, and then the stress is NaN.
+        volume: of each cell in Å³; if it is 0, there is no cell, and the stress is NaN.
+
+    Raises:
+        InputError: the shape is not the one that the label says.
     """
     check(label)
-    flat = values.reshape(values.shape[0], -1).astype(np.float64)
-    expected = 9 if label.order == "matrix" else 6
-    if flat.shape != (volume.shape[0], expected):
+    n_frames, size = volume.shape[0], 9 if label.order == "matrix" else 6
+    if values.shape[:1] != volume.shape or values[0].size != size:
         raise InputError(
-            f"{path}: stress {label.key!r} has shape {values.shape}; expected "
-            f"[{volume.shape[0]}, {expected}] for order {label.order!r} (see --stress-order)"
+            f"{path}: stress {label.key!r} has shape {list(values.shape)}; expected "
+            f"[{n_frames}, {size}] for order {label.order!r} (see --stress-order)"
         )
+    flat = values.reshape(n_frames, size).astype(np.float64)
     tensor = flat[:, ORDER[label.order]].reshape(-1, 3, 3)
     factor, is_virial = _factor(label.unit)
-    scale = SIGN[label.sign] * factor / (volume if is_virial else np.where(volume > 0, 1.0, np.nan))
+    volume = np.where(volume > 0, volume, np.nan)
+    scale = SIGN[label.sign] * factor / (volume if is_virial else volume / volume)
     return 0.5 * (tensor + tensor.transpose(0, 2, 1)) * scale[:, None, None]
-
-
-def volumes(
-    cell: Float[np.ndarray, "n_frames 3 3"],
-) -> Float[np.ndarray, "n_frames"]:
-    """Cell volumes in Å³; NaN where not all three axes are periodic."""
-    volume = np.abs(np.linalg.det(cell))
-    return np.where(volume > 1e-6, volume, np.nan)
-
-
-def left_out(keys: list[str]) -> tuple[str, ...]:
-    """One notice for fields that look like stress and that nobody asked for."""
-    if not keys:
-        return ()
-    return (
-        f"stress is there and was left: to use it add --stress-key {keys[0]} with --stress-unit, "
-        f"--stress-order and --stress-sign (fields that look like it: {', '.join(keys)})",
-    )
 
 
 def looks_like_stress(key: str) -> bool:
