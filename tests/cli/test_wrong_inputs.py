@@ -276,7 +276,7 @@ TABLE = [
     ("label h2.xyz --with gfn2-xtb --out new.txt", r"cannot write new\.txt; its name has to end"),
     ("label h2.xyz --with gfn2-xtb --out h2.xyz", r"--out h2\.xyz is the input itself"),
     ("label h2.xyz --with gfn2-xtb --out gold.xyz", r"frame 0 of gold\.xyz is not the structure"),
-    ("label h2.xyz --with gfn2-xtb --out mine.xyz", r"mine\.xyz ends with a frame that is not fin"),
+    ("label h2.xyz --with gfn2-xtb --out mine.xyz", r"mine\.xyz ends with an unfinished frame"),
     ("label h2.xyz --with gfn2-xtb --out water.npz", r"water\.npz exists already"),
     ("label h2.xyz --with gfn2-xtb --out notes.txt/a.xyz", r"not a directory: notes\.txt/a\.xyz"),
     # data

@@ -30,12 +30,13 @@ def label_command(
     Goes on where an earlier run stopped.
     """
     from gradpot.data import label
+    from gradpot.data.files import read_structures
     from gradpot.errors import InputError
 
     if out.resolve() == structures.resolve():
         raise InputError(f"--out {out} is the input itself; choose another name")
     calculator = label.reference(method, charge, multiplicity)
-    found = label.read_structures(structures, length_unit, index)
+    found = read_structures(structures, length_unit, index)
     done = label.label(found, calculator, out, skip_failures, progress=not as_json)
     if as_json:
         print(json.dumps({"out": str(out), **done._asdict()}))

@@ -5,18 +5,23 @@ that is an error. Labels that are not in the file are NaN.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gradpot.data.ase_files import read_ase, read_database
+from gradpot.data.ase_files import load, read_ase, read_database
 from gradpot.data.declared import Declared
 from gradpot.data.frames import Frames
 from gradpot.data.npz import read_npz
 from gradpot.data.raw import to_frames
 from gradpot.data.stress import StressLabel, check, stress_label
 from gradpot.errors import InputError
+from gradpot.units import length_factor
 
-__all__ = ["StressLabel", "read", "require", "stress_label"]
+if TYPE_CHECKING:
+    from ase import Atoms
+
+__all__ = ["StressLabel", "read", "read_structures", "require", "stress_label"]
 
 READERS = {".npz": read_npz, ".db": read_database}
 """by the end of the file's name; ASE reads all others"""
@@ -52,6 +57,48 @@ def read(
         check(stress)
     raw = READERS.get(path.suffix.lower(), read_ase)(path)
     return to_frames(path, raw, Declared(energy_unit, length_unit, force_unit), stress)
+
+
+def read_structures(
+    path: str | Path, length_unit: str | None = None, index: str = ":"
+) -> list["Atoms"]:
+    """Read structures, labeled or not, from npz or any file that ASE reads; labels do not matter.
+
+    Args:
+        path: the file.
+        length_unit: of the file; npz must state it unless it is given, other files default to Å.
+        index: which frames, as ASE writes it: ":", "::10", "0:500" ...
+
+    Raises:
+        InputError: not a file of structures, or a bad index.
+    """
+    from ase.io.formats import string2index
+
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; expected a file of structures")
+    if not path.is_file():
+        raise InputError(f"no such file: {path}")
+    if path.suffix.lower() == ".npz":
+        raw = read_npz(path)
+        bare = raw._replace(energy=None, forces=None, units=Declared(length=raw.units.length))
+        frames = to_frames(path, bare, Declared(length=length_unit))
+        found = [frames.atoms(i) for i in range(frames.n_atoms.shape[0])]
+    else:
+        factor = length_factor(length_unit or "Ang")
+        found, _ = load(path)
+        for atoms in found:
+            atoms.set_cell(atoms.cell.array * factor)
+            atoms.positions *= factor
+    try:
+        chosen = string2index(index)
+        if not isinstance(chosen, slice):
+            chosen = slice(int(chosen), int(chosen) + 1 or None)
+    except ValueError as error:
+        raise InputError(f"bad index {index!r}; write it as in Python: ':', '::10', '3'") from error
+    if not found[chosen]:
+        raise InputError(f"{path} has no structures at index {index!r}")
+    return found[chosen]
 
 
 def require(
