@@ -88,7 +88,7 @@ def minimum_image(
 
 def volume(cell: Float[np.ndarray, "*n 3 3"]) -> Float[np.ndarray, "*n"]:
     """Volume of each cell in Å³; 0 if one of its axes has no lattice vector."""
-    return np.abs(np.linalg.det(cell))
+    return np.asarray(np.abs(np.linalg.det(cell)))
 
 
 def full_cell(

@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from gradpot.data.frames import Frames
 from gradpot.errors import InputError, unknown
+from gradpot.geometry import N_ELEMENTS
 
 MODES = ("none", "offset", "constant", "forces", "natural")
 
@@ -135,6 +136,6 @@ def reference_energies(
     frames: Frames, references: dict[int, float]
 ) -> Float[np.ndarray, "n_frames"]:
     """Σ reference(Z) of each frame in eV; an element without a reference counts as 0."""
-    table = np.zeros(119)
+    table = np.zeros(N_ELEMENTS)
     table[list(references)] = list(references.values())
     return np.add.reduceat(table[frames.numbers], frames.first[:-1])
