@@ -195,7 +195,10 @@ TABLE = [
     (f"{NEW} data.split=far.json", r"far\.json names frame 5000; the data has frames 0 to"),
     (f"{NEW} data.split=twice.json", r"twice\.json names a frame twice"),
     (f"{NEW} rescale.mode=constant", r"rescale\.mode=constant needs rescale\.constant"),
-    (f"{NEW} rescale.references={{Q=1.0}}", r"rescale\.references has 'Q', which is no element"),
+    (
+        f"{NEW} rescale.references={{Q=1.0}}",
+        r"rescale\.references has 'Q', which is not an element",
+    ),
     (f"{NEW} rescale.references={{H=1.0}}", r"no reference energy for C, O"),
     (f"{NEW} rescale.references={{H=nan}}", r"rescale\.references is .* but must be .*finite"),
     (f"{NEW} rescale.references=isolated", r"no reference energy for H, C, O: no frame of a singl"),
