@@ -114,12 +114,12 @@ def nobody(monkeypatch, tmp_path):
 
 
 def url_path(name: str) -> str:
-    """What the mirror is asked for."""
+    """The address on the mirror."""
     return "/" + catalog.find(name).urls[0].split("/", 3)[3]
 
 
 def with_checksum(monkeypatch, name: str, body: bytes, archive: bytes | None = None) -> None:
-    """Let the table expect these bytes."""
+    """Make the table expect these bytes."""
     entry = catalog.find(name)
     if archive is not None and entry.archive is not None:
         packed = "sha256:" + hashlib.sha256(archive).hexdigest()
@@ -231,7 +231,7 @@ def test_a_later_call_goes_on_where_the_earlier_stopped(server, monkeypatch):
     assert left_over(path.parent) == []
 
 
-def test_a_file_that_changed_meanwhile_is_not_glued(server, monkeypatch):
+def test_a_file_that_changed_meanwhile_is_not_joined(server, monkeypatch):
     monkeypatch.setattr(download, "ATTEMPTS", 1)
     server.files[url_path("md17:toluene")] = NPZ[::-1]
     server.break_after, server.breaks = 400_000, 2
@@ -315,7 +315,7 @@ def test_where_no_checksum_is_known_the_first_download_is_recorded(server):
         catalog.fetch("md22:DHA")
 
 
-def test_a_file_put_there_by_hand_is_taken(nobody):
+def test_a_file_put_there_by_hand_is_used(nobody):
     path = catalog.path_of(catalog.find("md22:DHA"))
     path.parent.mkdir()
     path.write_bytes(NPZ)
@@ -437,7 +437,7 @@ def test_locate_neither(tmp_path):
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Run a command; give its exit code, standard output and standard error."""
+    """Run a command; return its exit code, standard output and standard error."""
     import sys
 
     from gradpot.cli import main

@@ -1,4 +1,4 @@
-"""Health of data sets: good ones pass, broken copies are named for what was broken."""
+"""Checks of data sets: correct ones pass, and warnings name what is wrong with broken copies."""
 
 import json
 
@@ -53,12 +53,12 @@ def _stress(atoms: Atoms) -> np.ndarray:
     return atoms.get_stress(voigt=False) if atoms.pbc.all() else np.full((3, 3), np.nan)
 
 
-def rattled(atoms: Atoms, n: int = 12, size: float = 0.03, turn: bool = False) -> Frames:
+def rattled(atoms: Atoms, n: int = 12, size: float = 0.03, rotate: bool = False) -> Frames:
     structures = []
     for seed in range(n):
         copy = atoms.copy()
         copy.rattle(size, seed=seed)
-        if turn:
+        if rotate:
             copy.rotate(37.0 * seed, (1, seed, 2))
         copy.calc = EMT()
         structures.append(copy)
@@ -67,8 +67,8 @@ def rattled(atoms: Atoms, n: int = 12, size: float = 0.03, turn: bool = False) -
 
 @pytest.fixture(scope="module")
 def ethanol() -> Frames:
-    """Rattled and turned, so that frames must be laid on each other."""
-    return rattled(molecule("CH3CH2OH"), turn=True)
+    """Rattled and rotated, so that frames must be superimposed."""
+    return rattled(molecule("CH3CH2OH"), rotate=True)
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -145,7 +145,7 @@ def test_crystals_use_the_nearest_image():
 
 @pytest.fixture(scope="module")
 def strained() -> Frames:
-    """Copper cells, sheared and stretched by some percent, atoms rattled."""
+    """Copper cells, sheared and stretched by a few percent, atoms rattled."""
     structures = []
     for seed in range(16):
         atoms = bulk("Cu", cubic=True)
@@ -174,7 +174,7 @@ def test_stress_against_energies_of_strained_cells(strained, factor, verdict, te
     assert text in found["text"]
 
 
-def test_stress_of_a_real_set_has_the_sign_that_was_told(data):
+def test_stress_of_a_real_set_has_the_sign_that_was_given(data):
     path = data / "mlearn_si" / "si_training214.npz"
     for sign, verdict in (("compression", "consistent"), ("tension", "sign error")):
         label = StressLabel("virial_stress", "kbar", "vasp", sign)
@@ -196,7 +196,7 @@ def test_slabs_too():
     assert check_forces(rattled(slab))["verdict"] == "consistent"
 
 
-def test_mirror_images_are_not_laid_on_each_other():
+def test_mirror_images_are_not_superimposed():
     chiral = Atoms(
         "CHNOAl", positions=[[0, 0, 0], [1, 0, 0], [0, 1.2, 0], [0, 0, 1.3], [-1, -1, -1]]
     )
@@ -233,7 +233,7 @@ def test_random_labels_cannot_be_judged(ethanol):
         (Fit(0.0, 0.9, 0.0, 100, 0.1), "cannot tell"),
     ],
 )
-def test_what_is_weak_is_not_judged(found, verdict):
+def test_weak_evidence_is_not_judged(found, verdict):
     assert judge(found)[0] == verdict
 
 
@@ -281,7 +281,7 @@ def test_mixed_sizes_compositions_and_lone_atoms(ethanol):
     assert checks.inspect(lone)["shortest_distance_A"] is None
 
 
-def test_shortest_distance_looks_over_the_border():
+def test_shortest_distance_includes_periodic_images():
     atoms = Atoms("Cu2", positions=[[0.1, 0, 0], [9.8, 0, 0]], cell=[10, 20, 20], pbc=True)
     atoms.calc = EMT()
     assert checks.shortest_distance(frames_of([atoms])) == pytest.approx(0.3)

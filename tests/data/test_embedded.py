@@ -1,4 +1,4 @@
-"""The data set that ships with the package is what its README says."""
+"""The data set that ships with the package agrees with its README."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def test_size_and_precision():
         assert str(arrays["r_unit"]) == "Ang"
 
 
-def test_it_is_read_without_being_told_units():
+def test_it_is_read_without_units_from_the_user():
     assert read(PATH).n_atoms.tolist() == [9] * 1500
     assert read(PATH, **UNITS).energy[0] == read(PATH).energy[0]
 

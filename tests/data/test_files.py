@@ -1,4 +1,4 @@
-"""Readers: every form of npz, what ASE reads, databases; and what is said of broken files."""
+"""Readers of npz, files that ASE reads and databases, and messages about broken files."""
 
 import time
 
@@ -27,7 +27,7 @@ SAID = {"r_unit": "Ang", "e_unit": "kcal/mol"}
 
 @pytest.fixture
 def npz(tmp_path):
-    """Write arrays, get the path."""
+    """Write arrays and return the path."""
 
     def save(**arrays):
         path = tmp_path / "set.npz"
@@ -63,7 +63,7 @@ def same_stress(frames, voigt):
 # real files
 
 
-def test_md17_trajectory_needs_units_and_takes_them(data):
+def test_md17_trajectory_needs_units_and_uses_those_given(data):
     path = data / "md17_ethanol_traj" / "md17_ethanol_traj2000.npz"
     with pytest.raises(InputError, match="--energy-unit and --length-unit"):
         read(path)
@@ -168,7 +168,7 @@ def test_units_stored_as_bytes_and_force_unit_of_its_own(npz):
     np.testing.assert_allclose(frames.energy, E * KCAL)
 
 
-def test_half_of_the_units_is_not_enough(npz):
+def test_one_unit_is_not_enough(npz):
     with pytest.raises(
         InputError, match=r"length unit: add --length-unit \(in Python: length_unit="
     ):
@@ -184,11 +184,13 @@ def test_geometries_alone_need_no_energy_unit(npz):
     np.testing.assert_allclose(frames.positions, 10 * R.reshape(-1, 3))
 
 
-def test_an_unknown_unit_in_the_file_can_be_told(npz):
+def test_an_unknown_unit_in_the_file_can_be_overridden(npz):
     path = npz(**SGDML, r_unit="parsec", e_unit="eV")
     with pytest.raises(InputError, match=r"'parsec'.*--length-unit"):
         read(path)
-    assert read(path, length_unit="Ang").positions.shape == (20, 3)
+    frames = read(path, length_unit="Ang")
+    assert frames.positions.shape == (20, 3)
+    assert "(energy from the file; length as given)" in frames.notices[0]
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (5, 3, 3)])
@@ -257,7 +259,7 @@ def test_arrays_that_do_not_fit(npz, changes, message):
         read(npz(**{**SGDML, **SAID, **changes}))
 
 
-# what every format is checked for
+# checks of every format
 
 SOLID = {
     "R": np.array([[[0.0, 0, 0], [2, 0, 0]], [[0, 0, 0], [2.1, 0, 0]]]),
@@ -279,7 +281,7 @@ def second(key, value):
 
 @pytest.fixture(params=["npz", "traj", "db"])
 def save(request, tmp_path):
-    """Write the arrays of SOLID with changes, in each format; get the path."""
+    """Write the arrays of SOLID with changes, in each format, and return the path."""
 
     def as_atoms(i, arrays):
         atoms = Atoms(arrays["z"][i], arrays["R"][i], cell=arrays["cell"][i], pbc=arrays["pbc"][i])
@@ -329,18 +331,18 @@ def test_a_sound_set_passes_in_every_format(save):
         (second("cell", 1e-9 * np.eye(3)), "frame 1 is periodic along an axis without a cell vect"),
     ],
 )
-def test_what_is_wrong_with_a_frame_is_said_in_every_format(save, changes, message):
+def test_a_wrong_frame_is_named_in_every_format(save, changes, message):
     path = save(**changes)
     with pytest.raises(InputError, match=message):
         read(path, stress=StressLabel("stress", "eV/Ang^3", "voigt", "tension"))
 
 
-def test_two_periodic_axes_must_not_be_parallel(save):
+def test_a_slab_passes_in_every_format(save):
     slab = {"cell": np.array([[4.0, 0, 0], [0, 5, 0], [0, 0, 6]]), "pbc": [True, True, False]}
     assert not read(save(**second("cell", slab["cell"]), **second("pbc", slab["pbc"]))).pbc[1, 2]
 
 
-def test_parallel_axes_are_no_cell(save):
+def test_periodic_axes_must_not_be_parallel(save):
     flat = np.array([[4.0, 0, 0], [4, 1e-9, 0], [0, 0, 6]])
     with pytest.raises(InputError, match="frame 1 has a cell without volume"):
         read(save(**second("cell", flat), **second("pbc", [True, True, False])))
@@ -436,7 +438,7 @@ def test_sign_unit_and_virial(npz):
     same_stress(virial, -np.array(VOIGT) / np.linalg.det(CELL))
 
 
-def test_stress_without_a_full_cell_is_no_label(npz):
+def test_stress_without_a_full_cell_is_a_missing_label(npz):
     path = npz(**SGDML, **SAID, cell=CELL, pbc=[True, True, False], s=np.ones((5, 6)))
     label = StressLabel("s", "eV/Ang^3", "voigt", "tension")
     assert np.isnan(read(path, stress=label).stress).all()
@@ -467,7 +469,7 @@ def test_stress_in_an_xyz_is_pointed_out_and_in_a_trajectory_known(tmp_path):
     same_stress(read(tmp_path / "b.traj"), VOIGT)
 
 
-def test_stress_of_a_trajectory_in_other_units_is_not_taken(tmp_path):
+def test_stress_of_a_trajectory_in_other_units_is_not_read(tmp_path):
     write(tmp_path / "b.traj", solid(VOIGT, "result"))
     assert np.isnan(read(tmp_path / "b.traj", energy_unit="hartree").stress).all()
 
@@ -584,7 +586,7 @@ def test_schnetpack_database(tmp_path):
         read(path, energy_unit="eV")
 
 
-def test_schnetpack_database_that_says_half(tmp_path):
+def test_schnetpack_database_that_states_only_one_unit(tmp_path):
     path = schnetpack_database(tmp_path / "a.db", {"_distance_unit": "Ang"})
     with pytest.raises(InputError, match="--energy-unit"):
         read(path)

@@ -115,7 +115,7 @@ def test_charge_is_the_calculators(tmp_path):
     assert ion.info["method"] == "GFN2-xTB charge=1"
 
 
-def test_an_atom_that_is_no_element_is_refused(tmp_path):
+def test_an_atom_that_is_not_an_element_is_refused(tmp_path):
     with pytest.raises(InputError, match="has an atom X, which is not an element"):
         label([Atoms("XH", [[0, 0, 0], [1, 0, 0]])], EMT(), tmp_path / "out.xyz")
 
@@ -155,7 +155,7 @@ def test_an_energy_that_is_not_finite_is_a_failure(tmp_path, monkeypatch):
         label(copper(1), EMT(), tmp_path / "out.xyz")
 
 
-def test_positions_that_are_not_numbers_are_refused(tmp_path):
+def test_positions_that_are_not_finite_are_refused(tmp_path):
     frames = copper(2)
     frames[1].positions[0, 0] = np.nan
     with pytest.raises(InputError, match=r"structure 1 .* has positions that are not finite"):

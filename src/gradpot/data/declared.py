@@ -60,13 +60,12 @@ def settle(
         )
     settled = Units(energy or "eV", length or "Ang", force or f"{energy or 'eV'}/{length}")
     settled.factors()
-    sources: dict[str, list[str]] = {"from the file": [], "as given": [], "by ASE's convention": []}
-    for kind, *units_of_kind in zip(Declared._fields, file, user, default):
-        for source, unit in zip(sources, units_of_kind):
-            if unit:
-                sources[source].append(kind)
-                break
-    whence = "; ".join(f"{', '.join(kinds)} {source}" for source, kinds in sources.items() if kinds)
+    sources: dict[str, list[str]] = {}
+    for (kind, unit), in_file, convention in zip(stated.items(), file, default):
+        if unit or convention:
+            given = "from the file" if unit == in_file else "as given"
+            sources.setdefault(given if unit else "by ASE's convention", []).append(kind)
+    whence = "; ".join(f"{', '.join(kinds)} {source}" for source, kinds in sources.items())
     return settled, f"units: {', '.join(settled)} ({whence})"
 
 

@@ -62,7 +62,7 @@ def read(
 def read_structures(
     path: str | Path, length_unit: str | None = None, index: str = ":"
 ) -> list["Atoms"]:
-    """Read structures, labeled or not, from npz or any file that ASE reads; labels do not matter.
+    """Read structures from npz or any file that ASE reads; labels and their units do not matter.
 
     Args:
         path: the file.
@@ -104,10 +104,10 @@ def read_structures(
 def require(
     frames: Frames, energy: bool = True, forces: bool = True, stress: bool = False
 ) -> tuple[str, ...]:
-    """Check that the labels asked for exist; say how many frames lack some.
+    """Check that the labels asked for exist; return a line for each that some frames lack.
 
     Raises:
-        InputError: no frame has a label that is asked for.
+        InputError: a label that is asked for is in no frame.
     """
     asked = {"energy": energy, "forces": forces, "stress": stress}
     lacking = {name: count for name, count in n_missing(frames).items() if asked[name]}
@@ -129,7 +129,7 @@ def require(
 
 
 def n_missing(frames: Frames) -> dict[str, int]:
-    """In how many frames each label is missing, wholly or in part."""
+    """Number of frames that lack each label, wholly or in part."""
     part = np.add.reduceat(np.isnan(frames.forces).any(1).astype(int), frames.first[:-1])
     return {
         "energy": int(np.isnan(frames.energy).sum()),

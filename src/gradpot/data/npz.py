@@ -77,7 +77,7 @@ class Arrays:
             ) from None
 
     def numbers(self, key: str, *shapes: tuple[int, ...]) -> np.ndarray:
-        """An array of numbers, in one of the shapes if any are given."""
+        """An array of numbers; if shapes are given, in one of them."""
         array = self[key]
         if array.dtype.kind not in "fiub":
             raise InputError(f"{self.path}: {key} has type {array.dtype} but must be numbers")

@@ -1,12 +1,11 @@
 """What a reader finds in a file, and how it becomes `Frames`: checked, in eV and Å.
 
-A reader for another format fills a `Raw` and is done: every check of the content stands here, once,
-for all formats.
+A reader of a format fills a `Raw`. All checks of the content are made here, for every format.
 """
 
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
@@ -20,9 +19,9 @@ from gradpot.geometry import MAX_Z, volume
 SHORTEST_VECTOR = 0.01
 """Å; a shorter lattice vector is none, or is written in another unit"""
 FLATTEST_CELL = 1e-6
-"""volume of the cell of unit vectors; real cells stay above 0.01, rounding errors below 1e-7"""
+"""volume of the cell of unit vectors; real cells have 0.1 or more, rounding errors give 1e-7"""
 COARSE_STEP = 1e-5
-"""eV; coarser energies show in the errors of a good model, some 1e-4 eV"""
+"""eV; coarser energies limit the accuracy of a good model, some 1e-4 eV"""
 
 
 class Raw(NamedTuple):
@@ -46,7 +45,7 @@ class Raw(NamedTuple):
     default: Declared = Declared()
     """the convention of the format, for units that neither the file nor the user states"""
     stress: StressLabel | None = None
-    """how stress is written, if the reader knows: it holds for files in eV and Å"""
+    """how stress is written, if the reader knows; used only for files in eV and Å"""
     unused: tuple[str, ...] = ()
     """names of fields that are not read, for a notice"""
     notices: tuple[str, ...] = ()
@@ -105,38 +104,40 @@ def to_frames(path: Path, raw: Raw, user: Declared, stress: StressLabel | None =
 
 def check(path: Path, raw: Raw) -> None:
     """Raise an InputError that names the first frame whose atoms or labels are wrong."""
-    n_frames = raw.n_atoms.shape[0]
+    n_frames, numbers = raw.n_atoms.shape[0], raw.numbers
     if n_frames == 0:
         raise InputError(f"{path} holds no structures")
-    frame_of_atom = np.repeat(np.arange(n_frames), raw.n_atoms)
-
-    def refuse_atoms(bad: Bool[np.ndarray, "total"], what: str) -> None:
-        _refuse(path, np.bincount(frame_of_atom[bad], minlength=n_frames) > 0, what)
-
-    _refuse(path, raw.n_atoms == 0, "has no atoms; remove it")
-    numbers = raw.numbers
     wrong = (numbers != np.floor(numbers)) | (numbers < 1) | (numbers > MAX_Z)
     found = numbers[wrong][0] if wrong.any() else ""
-    refuse_atoms(wrong, f"has an atom of number {found}; expected a whole number, 1 to {MAX_Z}")
-    not_finite = ~np.isfinite(raw.positions).all(1)
-    refuse_atoms(not_finite, "has positions that are not finite; remove it")
     missing = "; write NaN for a missing label, or leave it out"
+    of_frame: dict[str, Any] = {
+        "has no atoms; remove it": raw.n_atoms == 0,
+        "has a cell that is not finite; remove it": ~np.isfinite(raw.cell).all((1, 2)),
+    }
+    of_atom: dict[str, Any] = {
+        f"has an atom of number {found}; expected a whole number, 1 to {MAX_Z}": wrong,
+        "has positions that are not finite; remove it": ~np.isfinite(raw.positions).all(1),
+    }
     if raw.energy is not None:
-        _refuse(path, np.isinf(raw.energy), f"has an infinite energy{missing}")
+        of_frame[f"has an infinite energy{missing}"] = np.isinf(raw.energy)
     if raw.forces is not None:
-        refuse_atoms(np.isinf(raw.forces).any(1), f"has infinite forces{missing}")
-    _refuse(path, ~np.isfinite(raw.cell).all((1, 2)), "has a cell that is not finite; remove it")
+        of_atom[f"has infinite forces{missing}"] = np.isinf(raw.forces).any(1)
+    frame = np.repeat(np.arange(n_frames), raw.n_atoms)
+    for what, bad in of_atom.items():
+        of_frame[what] = np.isin(np.arange(n_frames), frame[bad])
+    _refuse(path, of_frame)
 
 
 def check_cells(path: Path, frames: Frames) -> None:
-    """Raise an InputError unless periodic axes have independent lattice vectors."""
+    """Raise an InputError unless the periodic axes have independent lattice vectors."""
     length = np.linalg.norm(frames.cell, axis=2)
     short = frames.pbc & (length < SHORTEST_VECTOR)
-    _refuse(path, short.any(1), "is periodic along an axis without a cell vector")
-    unit = frames.cell / np.where(frames.pbc, length, 1.0)[:, :, None]
+    unit = frames.cell / np.where(frames.pbc & ~short, length, 1.0)[:, :, None]
     # zero rows of axes that are not periodic become unit vectors across the others
     gram = unit @ unit.transpose(0, 2, 1) + np.eye(3) * ~frames.pbc[:, None, :]
-    _refuse(path, np.linalg.det(gram) < FLATTEST_CELL**2, "has a cell without volume")
+    flat = np.linalg.det(gram) < FLATTEST_CELL**2
+    short_axis = "is periodic along an axis without a cell vector"
+    _refuse(path, {short_axis: short.any(1), "has a cell without volume": flat})
 
 
 def _stress(path: Path, raw: Raw, label: StressLabel, frames: Frames) -> np.ndarray:
@@ -144,11 +145,14 @@ def _stress(path: Path, raw: Raw, label: StressLabel, frames: Frames) -> np.ndar
         raise InputError(f"{path} has no stress {label.key!r}; it has {sorted(raw.keys)}")
     values = raw.field(label.key)
     stress = to_stress(path, values, label, volume(frames.cell))
-    infinite = np.isinf(values).reshape(values.shape[0], -1).any(1)
-    _refuse(path, infinite, f"has infinite stress ({label.key}); write NaN for a missing label")
+    infinite = np.isinf(values.reshape(values.shape[0], -1)).any(1)
+    what = f"has infinite stress ({label.key}); write NaN for a missing label, or leave it out"
+    _refuse(path, {what: infinite})
     return stress
 
 
-def _refuse(path: Path, bad: Bool[np.ndarray, "n_frames"], what: str) -> None:
-    if bad.any():
-        raise InputError(f"{path}: frame {bad.argmax()} {what}")
+def _refuse(path: Path, problems: dict[str, Any]) -> None:
+    """Raise an InputError for the first problem that any frame has."""
+    for what, bad in problems.items():
+        if bad.any():
+            raise InputError(f"{path}: frame {bad.argmax()} {what}")

@@ -114,7 +114,7 @@ def least_squares(frames: Frames) -> dict[int, float]:
 
 
 def isolated(frames: Frames, elements: np.ndarray) -> dict[int, float]:
-    """Energies (eV) of the frames that are one atom.
+    """Energies (eV) of the frames that are a single atom.
 
     Raises:
         InputError: an element has no such frame.
@@ -152,7 +152,7 @@ def _complete(found: dict[int, float], elements: np.ndarray, why: str) -> dict[i
 def reference_energies(
     frames: Frames, references: dict[int, float]
 ) -> Float[np.ndarray, "n_frames"]:
-    """Σ reference(Z) of each frame in eV; an element without a reference counts as 0."""
+    """Σ reference(Z) of each frame in eV; elements without a reference count as 0."""
     table = np.zeros(N_ELEMENTS)
     table[list(references)] = list(references.values())
     return np.add.reduceat(table[frames.numbers], frames.first[:-1])

@@ -1,7 +1,7 @@
-"""Stress labels: four things must be known before numbers in a file are a stress.
+"""Stress labels: the four things that turn numbers in a file into a stress.
 
-The key, the unit, the order of the components and the sign. Nothing is guessed: programs differ
-in all four, and a wrong sign trains a model that expands where it should shrink.
+They are the key, the unit, the order of the components and the sign. gradpot guesses none of them:
+programs differ in all four, and a wrong sign trains a model that expands where it should shrink.
 
 Virials are stresses times the volume. GAP, ACE and MACE files hold the virial −V·stress in eV,
 that is `unit="eV", sign="compression"`.
@@ -16,7 +16,7 @@ from gradpot.errors import InputError, unknown
 from gradpot.units import energy_factor, stress_factor
 
 ORDER = {
-    # where each of the nine components xx xy xz yx yy yz zx zy zz is among those in the file
+    # index in the file of each component xx xy xz yx yy yz zx zy zz
     "voigt": [0, 5, 4, 5, 1, 3, 4, 3, 2],
     "vasp": [0, 3, 5, 3, 1, 4, 5, 4, 2],
     "matrix": list(range(9)),
@@ -40,10 +40,10 @@ class StressLabel(NamedTuple):
 def stress_label(
     key: str | None, unit: str | None, order: str | None, sign: str | None
 ) -> StressLabel | None:
-    """A label from options: None where none is given.
+    """A label from options; None if none is given.
 
     Raises:
-        InputError: only some are given, or one is not known.
+        InputError: only some are given, or one is unknown.
     """
     label = StressLabel(key, unit, order, sign)  # type: ignore[arg-type]
     if not any(part is not None for part in label):
@@ -53,7 +53,7 @@ def stress_label(
 
 
 def check(label: StressLabel) -> None:
-    """Raise an InputError unless every part of the label is there and known."""
+    """Raise an InputError unless every part of the label is given and known."""
     missing = [f"--stress-{name}" for name, part in label._asdict().items() if part is None]
     if missing:
         raise InputError(
@@ -100,7 +100,7 @@ def to_stress(
 
 
 def looks_like_stress(key: str) -> bool:
-    """Whether a field's name says stress or virial."""
+    """Whether the name of a field contains stress or virial."""
     return "stress" in key.lower() or "virial" in key.lower()
 
 
