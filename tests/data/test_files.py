@@ -104,6 +104,8 @@ def test_vasp_stress_of_padded_cells(data):
     left = read(path)
     assert np.isnan(left.stress).all()
     assert any("--stress-key virial_stress" in notice for notice in left.notices)
+    with pytest.raises(InputError, match=r"no frame has a label for stress.*found stress fields"):
+        require(left, stress=True)
     frames = read(path, stress=StressLabel("virial_stress", "kbar", "vasp", "compression"))
     raw = np.load(path)["virial_stress"][0] * -0.1 * units.GPa
     same_stress(frames, raw[[0, 1, 2, 4, 5, 3]])
@@ -526,8 +528,8 @@ def test_labels_in_some_frames_only(tmp_path):
     frames = read(tmp_path / "a.xyz")
     assert n_missing(frames) == {"energy": 2, "forces": 2, "stress": 3}
     assert require(frames) == (
-        "energy is missing in 2 of 3 frames; the loss leaves it out there",
-        "forces is missing in 2 of 3 frames; the loss leaves it out there",
+        "2 of 3 frames have no energy; the loss of energy leaves them out",
+        "2 of 3 frames have no forces; the loss of forces leaves them out",
     )
     with pytest.raises(InputError, match="no frame has a label for stress"):
         require(frames, stress=True)

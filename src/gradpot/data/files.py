@@ -122,7 +122,7 @@ def require(
             f"or use a file that has it {hints}".strip()
         )
     return tuple(
-        f"{name} is missing in {count} of {n_frames} frames; the loss leaves it out there"
+        f"{count} of {n_frames} frames have no {name}; the loss of {name} leaves them out"
         for name, count in lacking.items()
         if count
     )

@@ -103,7 +103,9 @@ def label(
         skipped = {int(i): reason for i, reason in json.loads(skipped_file.read_text()).items()}
     todo = [i for i in range(len(structures)) if i not in skipped]
     n_found = _check_found(frames_file, [structures[i] for i in todo], method(calculator))
-    n_labeled, shown = 0, {"desc": "label", "unit": " structures", "disable": not progress}
+    # None: no bar where there is no terminal
+    shown = {"desc": "label", "unit": " structures", "disable": None if progress else True}
+    n_labeled = 0
     with open(frames_file, "a") as file, tqdm(initial=n_found, total=len(todo), **shown) as bar:
         for i in todo[n_found:]:
             try:

@@ -88,17 +88,20 @@ def to_frames(path: Path, raw: Raw, user: Declared, stress: StressLabel | None =
             text = f"energies are stored in single precision, in steps of {1000 * step:.2g} meV"
             notices.append(text)
     label = raw.stress if stress is None and factors == (1.0, 1.0, 1.0) else stress
+    named = sorted(filter(looks_like_stress, raw.keys)) if label is None else [label.key]
     if label is not None:
-        frames = frames._replace(stress=_stress(path, raw, label, frames))
+        if label.key not in raw.keys:
+            raise InputError(f"{path} has no stress {label.key!r}; it has {sorted(raw.keys)}")
+        values = raw.field(label.key)
+        frames = frames._replace(stress=to_stress(path, values, label, volume(frames.cell)))
         notices.append(f"stress from {label.key} ({', '.join(label[1:])})")
-    elif found := sorted(filter(looks_like_stress, raw.keys)):
+    elif named:
         notices.append(
-            f"found stress fields but did not read them ({', '.join(found)}): to read one, add "
-            f"--stress-key {found[0]} with --stress-unit, --stress-order and --stress-sign"
+            f"found stress fields but did not read them ({', '.join(named)}): to read one, add "
+            f"--stress-key {named[0]} with --stress-unit, --stress-order and --stress-sign"
         )
-    unused = set(raw.unused) - ({label.key} if label else set(filter(looks_like_stress, raw.keys)))
-    if unused:
-        notices.append(f"arrays not used: {', '.join(sorted(unused))}")
+    if unused := sorted(set(raw.unused) - set(named)):
+        notices.append(f"arrays not used: {', '.join(unused)}")
     return frames._replace(notices=tuple(notices))
 
 
@@ -138,17 +141,6 @@ def check_cells(path: Path, frames: Frames) -> None:
     flat = np.linalg.det(gram) < FLATTEST_CELL**2
     short_axis = "is periodic along an axis without a cell vector"
     _refuse(path, {short_axis: short.any(1), "has a cell without volume": flat})
-
-
-def _stress(path: Path, raw: Raw, label: StressLabel, frames: Frames) -> np.ndarray:
-    if label.key not in raw.keys:
-        raise InputError(f"{path} has no stress {label.key!r}; it has {sorted(raw.keys)}")
-    values = raw.field(label.key)
-    stress = to_stress(path, values, label, volume(frames.cell))
-    infinite = np.isinf(values.reshape(values.shape[0], -1)).any(1)
-    what = f"has infinite stress ({label.key}); write NaN for a missing label, or leave it out"
-    _refuse(path, {what: infinite})
-    return stress
 
 
 def _refuse(path: Path, problems: dict[str, Any]) -> None:

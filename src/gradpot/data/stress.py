@@ -82,7 +82,7 @@ def to_stress(
         volume: of each cell in Å³; if it is 0, there is no cell, and the stress is NaN.
 
     Raises:
-        InputError: the shape is not the one that the label says.
+        InputError: the shape is not the one that the label says, or a number is infinite.
     """
     check(label)
     n_frames, size = volume.shape[0], 9 if label.order == "matrix" else 6
@@ -92,6 +92,12 @@ def to_stress(
             f"[{n_frames}, {size}] for order {label.order!r} (see --stress-order)"
         )
     flat = values.reshape(n_frames, size).astype(np.float64)
+    infinite = np.isinf(flat).any(1)
+    if infinite.any():
+        raise InputError(
+            f"{path}: frame {infinite.argmax()} has infinite stress ({label.key}); "
+            "write NaN for a missing label, or leave it out"
+        )
     tensor = flat[:, ORDER[label.order]].reshape(-1, 3, 3)
     factor, is_virial = _factor(label.unit)
     volume = np.where(volume > 0, volume, np.nan)
