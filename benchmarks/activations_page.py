@@ -1,4 +1,4 @@
-"""Put the measured tables and the figure of the ablation into docs/activations.md.
+"""Put the measured tables and the figure of the ablation into benchmarks/activations.md.
 
     python benchmarks/activations_page.py
 
@@ -20,7 +20,7 @@ from accuracy import read
 from activations import RATES, ROWS, STUDIES, TUNED, case_of, tuned
 from physics import ROWS as PHYSICS
 
-PAGE = Path(__file__).parents[1] / "docs" / "activations.md"
+PAGE = Path(__file__).parent / "activations.md"
 FIGURE = Path(__file__).parent / "results" / "activations.png"
 STEPS = ("0.001", "0.0001")
 NOTHING = "Not measured yet."

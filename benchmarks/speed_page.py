@@ -1,4 +1,4 @@
-"""Put the measured tables and figures into docs/speed.md.
+"""Put the measured tables and figures into benchmarks/speed.md.
 
     python benchmarks/speed_page.py
 
@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 from accuracy import plot as accuracy_figure
 
 RESULTS = Path(__file__).parent / "results"
-PAGE = Path(__file__).parents[1] / "docs" / "speed.md"
+PAGE = Path(__file__).parent / "speed.md"
 OURS = "gradpot"
 KEYS = ("kind", "system", "batch", "threads", "peer", "model", "mode", "flush")
 PLACE = ("kind", "system", "batch", "flush")

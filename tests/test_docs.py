@@ -1,4 +1,4 @@
-"""What docs/training.md says of keys and defaults is what the code does."""
+"""The pages state keys and defaults as the code has them, and quote only what was measured."""
 
 import inspect
 import re
@@ -12,7 +12,8 @@ from gradpot.models import MODELS
 from gradpot.train.config import Config, config, override
 from gradpot.train.run import FILES
 
-TRAINING = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
+ROOT = Path(__file__).parents[1]
+TRAINING = (ROOT / "docs" / "training.md").read_text()
 UNSET = "—"
 
 
@@ -72,3 +73,13 @@ def test_the_example_is_valid():
     example = re.search(r"```toml\n(.*?)```", TRAINING, re.DOTALL)
     assert example
     assert config(tomllib.loads(example[1])).train.max_minutes == 10
+
+
+@pytest.mark.parametrize("page", ["docs/activations.md", "docs/speed.md"])
+def test_figures_stand_in_the_measurements(page):
+    """Every figure in a table of errors or times, to its last digit."""
+    measured = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.md"))
+    rows = [line for line in (ROOT / page).read_text().splitlines() if line.startswith("| ")]
+    figures = {n for row in rows for n in re.findall(r"(?<![\d.])\d+\.\d\d?(?![\d.])", row)}
+    assert figures
+    assert {n for n in figures if not re.search(rf"(?<![\d.]){n}(?![\d.])", measured)} == set()
