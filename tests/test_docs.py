@@ -75,7 +75,7 @@ def test_the_example_is_valid():
     assert config(tomllib.loads(example[1])).train.max_minutes == 10
 
 
-@pytest.mark.parametrize("page", ["docs/activations.md", "docs/speed.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/activations.md", "docs/speed.md"])
 def test_figures_stand_in_the_measurements(page):
     """Every figure in a table of errors or times, to its last digit."""
     measured = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.md"))
