@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gradpot import __version__
 from gradpot.data.references import MODES
 from gradpot.models import MODELS
 from gradpot.train.config import Config, config, override
@@ -67,6 +68,10 @@ def test_arguments_of_models(name):
 def test_modes_and_files():
     assert tuple(row[0] for row in table("mode")) == MODES
     assert {row[0] for row in table("file")} == {*FILES, "tensorboard/"}
+
+
+def test_the_citation_has_the_version():
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 def test_the_example_is_valid():
