@@ -19,7 +19,7 @@ UNSET = "—"
 
 
 def table(heading: str) -> list[list[str]]:
-    """Cells of the rows of each table that begins with this heading, without the backticks."""
+    """Rows of all tables whose first column has this heading, as cells without backticks."""
     rows, inside = [], False
     for line in TRAINING.splitlines():
         inside = line.startswith("|") and (inside or line.startswith(f"| {heading} |"))
@@ -30,14 +30,14 @@ def table(heading: str) -> list[list[str]]:
 
 
 def defaults() -> dict[str, object]:
-    """Every key of the configuration, dotted, with its default; without the model's arguments."""
+    """The default of every key of the configuration, except the arguments of the model."""
     tables = Config().model_dump()
     seed = {"seed": tables.pop("seed")}
     return seed | {f"{s}.{key}": value for s, keys in tables.items() for key, value in keys.items()}
 
 
 def value_of(key: str, text: str) -> object:
-    """What the code makes of `key=text` as it stands in the table."""
+    """The value that the code reads from `key=text`, with the text of the table."""
     tables = config(override({}, [f"{key}={text}"])).model_dump()
     section, _, name = key.rpartition(".")
     return (tables[section] if section else tables)[name]
