@@ -1,4 +1,4 @@
-"""Run the command line in this process, or in one of its own, and look at what it leaves."""
+"""Run the command line, in this process or in a new one, and list the files it leaves."""
 
 import hashlib
 import subprocess
@@ -33,7 +33,7 @@ def gradpot(monkeypatch, capsys, arguments: list[str]) -> Said:
 
 
 def process(arguments: list[str], folder: Path, stdout: int = subprocess.PIPE) -> Said:
-    """The same in a process of its own."""
+    """Run `gradpot` in a new process."""
     done = subprocess.run(
         [sys.executable, "-m", "gradpot", *arguments],
         cwd=folder,
@@ -45,7 +45,7 @@ def process(arguments: list[str], folder: Path, stdout: int = subprocess.PIPE) -
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Name and hash of everything below a folder."""
+    """Names and hashes of everything in a folder."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         if path.is_file()

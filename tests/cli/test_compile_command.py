@@ -1,4 +1,4 @@
-"""`gradpot compile`, and when `gradpot md` compiles. Nothing is compiled here but in slow tests."""
+"""`gradpot compile`, and when `gradpot md` compiles. Only the slow test really does."""
 
 import json
 import os
@@ -23,7 +23,7 @@ MD = ["md", "model.safetensors", "H2O", *START, "--out", "new"]
 
 @pytest.fixture
 def place(tmp_path, monkeypatch) -> Path:
-    """A folder with a weak potential, the working folder; and a cache of its own."""
+    """The working folder, with a weak potential and an empty cache."""
     torch.manual_seed(0)
     network = build("painn", cutoff=4.0, width=4, n_layers=1, n_radial=4)
     save(Potential(network, REFERENCES, 1e-4), tmp_path / "model.safetensors")
@@ -38,7 +38,7 @@ def place(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def compiling(monkeypatch) -> list:
-    """Nothing is compiled; a list of what would have been."""
+    """Compile nothing, and list what would have been compiled."""
     asked = []
 
     def written(potential, path, dtype=None):
@@ -58,7 +58,7 @@ def compiling(monkeypatch) -> list:
 def test_the_package_is_put_beside_the_potential(place, compiling, monkeypatch, capsys):
     said = gradpot(monkeypatch, capsys, ["compile", "model.safetensors"])
     assert (said.code, said.out) == (0, "")
-    assert said.err.splitlines()[0] == "compiling: a minute or two"
+    assert said.err.splitlines()[0] == "compiling takes a minute or two"
     assert said.err.splitlines()[1].endswith("s, float32: model.pt2")
     assert compiling == [(Path("model.pt2"), torch.float32)]
 
@@ -80,8 +80,11 @@ def test_json_and_nothing_else(place, compiling, monkeypatch, capsys):
         ("compile notes.txt", "notes.txt is damaged or not a safetensors file"),
         ("compile model.safetensors --dtype half", "unknown dtype 'half'; known: float32, float64"),
         ("compile model.safetensors --out a.so", "--out a.so must end in .pt2"),
-        ("compile model.safetensors --out no/a.pt2", "there is no folder no for --out no/a.pt2"),
-        ("compile model.safetensors --out notes.pt2", "--out is in use: notes.pt2 is damaged or"),
+        ("compile model.safetensors --out no/a.pt2", "--out no/a.pt2: there is no folder no"),
+        (
+            "compile model.safetensors --out notes.pt2",
+            "--out would replace a file: notes.pt2 is",
+        ),
         ("md model.safetensors H2O --compile yes", "unknown --compile 'yes'; known: auto, true"),
         ("md notes.pt2 H2O", "notes.pt2 is damaged or not a compiled potential"),
         ("md nosuch.pt2 H2O", "no such file: nosuch.pt2"),
@@ -107,7 +110,7 @@ def test_a_folder_that_cannot_be_written_to(place, compiling, monkeypatch, capsy
     said = gradpot(monkeypatch, capsys, ["compile", "model.safetensors"])
     place.chmod(0o700)
     assert said.code == 2
-    assert "cannot be written to" in said.err
+    assert "cannot write to the folder" in said.err
     assert compiling == []
 
 
@@ -132,11 +135,11 @@ def test_without_a_compiler(place, monkeypatch, capsys, arguments):
         ("false", 0.0, False),
     ],
 )
-def test_md_compiles_what_is_long(place, compiling, monkeypatch, capsys, option, seconds, compiles):
+def test_md_compiles_long_runs(place, compiling, monkeypatch, capsys, option, seconds, compiles):
     monkeypatch.setattr("gradpot.cli.md.COMPILE_FROM_S", seconds)
     said = gradpot(monkeypatch, capsys, [*MD, "--compile", option])
     assert said.code == 0, said.err
-    assert ("compiling the potential: a minute or two" in said.err) == compiles
+    assert ("compiling the potential takes a minute or two" in said.err) == compiles
     assert len(compiling) == compiles
     assert (place / "new" / "md.json").exists()
 
@@ -152,7 +155,7 @@ def test_md_without_a_compiler_is_not_compiled(place, monkeypatch, capsys):
 @pytest.mark.slow
 @pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
 def test_from_training_to_compiled_dynamics(place):
-    """In processes of their own; the package runs where nothing else of the run is."""
+    """In new processes; the package runs in a folder without the rest of the run."""
     assert process(["compile", "model.safetensors"], place).code == 0
     shutil.copy(place / "model.pt2", place / "done" / "alone.pt2")
     logs = []

@@ -1,4 +1,4 @@
-"""`gradpot data info`: what a person, a script and a user who errs get to see."""
+"""`gradpot data info`: its table, its JSON and its errors."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ rng = np.random.default_rng(0)
 
 @pytest.fixture
 def file(tmp_path):
-    """A small npz that says nothing about units."""
+    """A small npz that does not state its units."""
     path = tmp_path / "set.npz"
     R = np.array([[0.0, 0, 0], [1.2, 0, 0]]) + 0.01 * rng.normal(size=(20, 2, 3))
     np.savez(

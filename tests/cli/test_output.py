@@ -1,4 +1,4 @@
-"""What a command that goes well prints: JSON and nothing else where asked; help; the version."""
+"""Output of successful commands: JSON and nothing else on request, help, the version."""
 
 import json
 import resource
@@ -24,7 +24,7 @@ def place(tmp_path_factory):
 
 
 MD = "--time-ps 0.0001 --timestep-fs 0.01 --max-temperature-K 1e9"
-# in this order: the others need the model of the first
+# in this order: later commands need the model of the first
 JSON = [
     (f"train {TINY} --out run --json", {"test", "valid", "n_parameters", "train_cpu_s", "seed"}),
     ("train --out run --resume train.epochs=2 --json", {"test", "epochs", "steps", "out"}),
@@ -56,7 +56,7 @@ def _no_number(text: str) -> None:
     raise ValueError(f"{text} is not JSON")
 
 
-def test_brackets_in_a_name_are_no_markup(monkeypatch, capfd, place):
+def test_brackets_in_a_name_are_not_markup(monkeypatch, capfd, place):
     monkeypatch.chdir(place)
     (place / "[red]a[b].xyz").write_text((place / "h2.xyz").read_text())
     said = gradpot(monkeypatch, capfd, ["data", "info", "[red]a[b].xyz"])
@@ -118,6 +118,6 @@ main()
 
 
 def test_ctrl_c_is_not_lost_in_an_import():
-    """Large libraries swallow the exception that Python makes of it."""
+    """Large libraries can swallow KeyboardInterrupt while they are imported."""
     done = subprocess.run([sys.executable, "-c", SWALLOWS], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (130, "")

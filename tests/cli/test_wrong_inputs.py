@@ -1,4 +1,4 @@
-"""Everything a user can get wrong gets one line and exit code 2, and loses nothing."""
+"""Every wrong input gives one line and exit code 2, and no file changes."""
 
 import json
 import os
@@ -40,7 +40,7 @@ TEXTS = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with one good run and everything that is wrong with files."""
+    """A folder with one good run and every kind of wrong file."""
     folder = tmp_path_factory.mktemp("place")
     train(config(override({}, TINY.split())), folder / "run", say=lambda line: None)
     for name, text in TEXTS.items():
@@ -206,7 +206,7 @@ TABLE = [
     (f"train {TINY} --out notes.txt", r"notes\.txt is a file; --out names a folder"),
     (f"train {TINY} --out notes.txt/new", r"not a directory: notes\.txt/new"),
     ("train --resume", r"--resume needs --out RUN"),
-    ("train --resume --out nosuch", r"there is no run in nosuch; to begin one, say with which"),
+    ("train --resume --out nosuch", r"there is no run in nosuch; to begin one, give its --data"),
     ("train --resume --out notes.txt", r"there is no run in notes\.txt"),
     ("train --resume --out run seed=5", r"run was begun with seed=0, not 5; only train\.epochs"),
     ("train --resume --out run model.width=9", r"was begun with model\.width=8, not 9"),
@@ -283,7 +283,8 @@ TABLE = [
     ("data info nosuch.npz", r"nosuch\.npz is neither a file nor the name of a data set"),
     ("data info run", r"run is a folder, not a file"),
     ("data info text.npz", r"text\.npz is damaged or not an npz file"),
-    ("data info cut.safetensors", r"ASE cannot read cut\.safetensors because it does not know"),
+    # with fixed bytes: the length of a model's header can look like the first line of an xyz
+    ("data info foreign.safetensors", r"ASE cannot read foreign\.safetensors because it does not"),
     ("data info unsaid.npz", r"unsaid\.npz does not say its energy and length unit"),
     ("data info water.npz --energy-unit kcal/mol", r"its energy unit is 'eV', but --energy-unit"),
     ("data info water.npz --stress-key s", r"missing: --stress-unit, --stress-order, --stress-s"),
@@ -293,7 +294,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("line", "message"), TABLE, ids=[line for line, _ in TABLE])
-def test_one_line_and_nothing_lost(monkeypatch, capsys, place, line, message):
+def test_wrong_input_gives_one_line_and_changes_no_file(monkeypatch, capsys, place, line, message):
     monkeypatch.chdir(place)
     before = contents(place)
     said = gradpot(monkeypatch, capsys, shlex.split(line))
@@ -306,7 +307,7 @@ def test_one_line_and_nothing_lost(monkeypatch, capsys, place, line, message):
 
 
 @pytest.mark.parametrize("line", ["", "data"])
-def test_no_command_shows_what_there_is(monkeypatch, capsys, line):
+def test_no_command_shows_the_help(monkeypatch, capsys, line):
     said = gradpot(monkeypatch, capsys, line.split())
     assert said.code == 2
     assert "info" in said.out if line else "train" in said.out
@@ -350,7 +351,7 @@ def test_a_warning_is_one_line(tmp_path):
     assert json.loads(said.out)["model"]["activation"] == "relu"
 
 
-def test_a_reader_that_has_seen_enough(place):
+def test_a_reader_that_closes_the_pipe(place):
     reading, writing = os.pipe()
     os.close(reading)
     said = process(["data", "list"], place, stdout=writing)

@@ -467,7 +467,7 @@ def test_fetch_prints_the_path(run, server):
     assert code == 0
     assert out.strip() == str(catalog.path_of(catalog.find("md17:uracil")))
     assert "10.1126/sciadv.1603015" in err
-    assert "nobody publishes a checksum" in err
+    assert "no checksum is published" in err
     code, out, _ = run("data", "fetch", "md17:uracil", "--json")
     assert json.loads(out)["path"].endswith("md17_uracil.npz")
 

@@ -274,6 +274,6 @@ def test_a_killed_run_goes_on_and_ends_the_same(tmp_path):
         out, err = again.communicate()
         whole.communicate()
     assert (again.returncode, whole.returncode) == (0, 0), err
-    assert f"({n_before} were there before)" in err
+    assert f"({n_before} were labeled before)" in err
     assert out == ""
     assert killed.read_bytes() == (tmp_path / "whole.xyz").read_bytes()

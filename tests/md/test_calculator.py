@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 
 from gradpot import Calculator, InputError, Potential, build, save
 from gradpot.graph.graph import from_atoms
-from gradpot.md.calculator import VerletList
+from gradpot.md.verlet import VerletList
 from lj import LennardJones
 
 REFERENCES = {1: -13.0, 6: -1030.0, 8: -2040.0, 11: -4400.0, 17: -12500.0}
@@ -55,7 +55,7 @@ def test_atoms_at_the_same_place_are_named(ethanol):
         ethanol.get_forces()
 
 
-def test_threads_are_given_back(ethanol):
+def test_the_number_of_threads_is_restored(ethanol):
     calculator = Calculator(
         Potential(build("painn", width=8, n_layers=1), {1: 0.0, 6: 0.0, 8: 0.0})
     )
@@ -95,7 +95,7 @@ def test_energy_is_float64_and_equals_the_potential(potential, ethanol):
     assert ethanol.get_forces().dtype == np.float64
 
 
-def test_everything_is_computed_once(potential, crystal):
+def test_all_properties_are_computed_at_once(potential, crystal):
     crystal.calc = Calculator(potential)
     calls = counted(crystal.calc)
     crystal.get_potential_energy(), crystal.get_forces(), crystal.get_stress()
@@ -105,7 +105,7 @@ def test_everything_is_computed_once(potential, crystal):
     assert len(calls) == 1
 
 
-def test_changed_atoms_are_computed_anew(potential, crystal):
+def test_changed_atoms_are_computed_again(potential, crystal):
     crystal.calc = Calculator(potential)
     seen = [crystal.get_potential_energy()]
     crystal.positions[0, 0] += 1e-9
@@ -145,7 +145,7 @@ def test_one_calculator_for_many_structures(potential, ethanol, crystal):
 
 
 @pytest.mark.parametrize("pbc", [False, True])
-def test_atoms_without_neighbors_have_their_reference_forces_of_zero(potential, pbc):
+def test_atoms_without_neighbors_have_reference_energies_and_no_forces(potential, pbc):
     for n_atoms in (0, 1, 2):
         atoms = Atoms("H" * n_atoms, [[10.0 * i, 0, 0] for i in range(n_atoms)], pbc=pbc)
         atoms.cell = [30.0, 30.0, 30.0]
@@ -226,7 +226,7 @@ def test_dynamics_do_not_depend_on_the_skin(argon, skin):
     assert n_builds == 61 + 3 if skin == 0.0 else n_builds < 40
 
 
-def test_atoms_put_back_into_the_cell_keep_their_energy(argon):
+def test_wrapping_atoms_keeps_the_energy(argon):
     atoms = liquid()
     atoms.calc = Calculator(argon)
     energy, forces = atoms.get_potential_energy(), atoms.get_forces()
@@ -236,7 +236,7 @@ def test_atoms_put_back_into_the_cell_keep_their_energy(argon):
         assert_allclose(atoms.get_forces(), forces, atol=1e-12)
 
 
-def test_pairs_within_the_cutoff_are_complete_as_long_as_the_list_is_kept():
+def test_a_kept_list_is_complete_within_the_cutoff():
     rng = np.random.default_rng(7)
     cell, pbc = 6.0 * np.eye(3) + rng.uniform(-1, 1, (3, 3)), np.array([True, False, True])
     neighbors, fresh = VerletList(4.0, 1.0), VerletList(4.0, 0.0)
@@ -290,7 +290,7 @@ def test_periodic_cells_need_a_volume(potential, cell, message):
         atoms.get_potential_energy()
 
 
-def test_cells_of_axes_that_are_not_periodic_do_not_matter(potential, crystal):
+def test_cell_vectors_of_open_axes_do_not_matter(potential, crystal):
     crystal.pbc = [True, True, False]
     other = crystal.copy()
     other.cell[2] = [np.nan, 0.0, 0.0]

@@ -1,4 +1,4 @@
-"""Molecular dynamics: energy, temperature, what is written, and every way to stop."""
+"""Molecular dynamics: energy, temperature, output files, and every way to stop."""
 
 import json
 import signal
@@ -18,7 +18,7 @@ from ase.md.verlet import VelocityVerlet
 from numpy.testing import assert_allclose
 
 from gradpot import Calculator, InputError, Model, Potential, build, cli, save
-from gradpot.md.limits import Health, bonds, too_close
+from gradpot.md.limits import Limits, bonds, too_close
 from gradpot.md.run import LOG, SUMMARY, TRAJECTORY, Settings, claim, drift, read_log, run
 from gradpot.md.velocities import degrees_of_freedom, thermalize
 from gradpot.process import signals
@@ -63,7 +63,7 @@ def test_total_energy_is_conserved_and_logged(tmp_path):
     assert json.loads((tmp_path / "run" / SUMMARY).read_text()) == summary
 
 
-def test_frames_are_those_of_ase(tmp_path):
+def test_frames_equal_those_of_ase(tmp_path):
     atoms = argon(1)
     thermalize(atoms, 80.0, "nve", np.random.default_rng(0))
     before = atoms.copy()
@@ -81,7 +81,7 @@ def test_frames_are_those_of_ase(tmp_path):
     assert_allclose(frames[-1].get_potential_energy(), atoms.get_potential_energy(), atol=1e-7)
 
 
-def test_a_run_goes_on_from_its_last_frame(tmp_path):
+def test_a_run_continues_from_its_last_frame(tmp_path):
     whole = Settings(time_ps=0.08, timestep_fs=2.0, temperature_K=50.0)
     half = Settings(time_ps=0.04, timestep_fs=2.0, temperature_K=50.0)
     atoms = argon(1)
@@ -101,7 +101,7 @@ def test_thermostats_keep_the_temperature_and_seeds_repeat(tmp_path, ensemble):
     atoms = argon()
     summary = run(atoms, settings, tmp_path / "one")
     assert summary["drift_meV_atom_ps"] is None
-    # half of it went into the potential; the thermostat brings it back
+    # half of the kinetic energy became potential energy; the thermostat restores it
     late = read_log(tmp_path / "one" / LOG)["temperature_K"][100:]
     assert 40 < late.mean() < 80
     short = Settings(**{**vars(settings), "time_ps": 0.1})
@@ -127,7 +127,7 @@ def test_npt_logs_volume_and_pressure(tmp_path):
 @pytest.mark.parametrize(
     ("name", "n_free"), [("CH3CH2OH", 3 * 9 - 6), ("CO2", 3 * 3 - 5), ("H2", 1), ("H", 3)]
 )
-def test_molecules_begin_at_the_temperature_without_drift_or_rotation(name, n_free):
+def test_molecules_start_at_the_temperature_without_drift_or_rotation(name, n_free):
     atoms = molecule(name)
     thermalize(atoms, 300.0, "nve", np.random.default_rng(0))
     assert degrees_of_freedom(atoms, "nve") == n_free
@@ -138,7 +138,7 @@ def test_molecules_begin_at_the_temperature_without_drift_or_rotation(name, n_fr
         assert_allclose(atoms.get_angular_momentum(), 0, atol=1e-10)
 
 
-def test_momenta_that_drift_count_all_degrees_of_freedom():
+def test_a_drifting_molecule_has_all_degrees_of_freedom():
     atoms = molecule("H2O")
     atoms.set_momenta(np.ones((3, 3)))
     assert degrees_of_freedom(atoms, "nve") == 9
@@ -147,7 +147,7 @@ def test_momenta_that_drift_count_all_degrees_of_freedom():
     assert degrees_of_freedom(crystal, "nve") == 3 * 4 - 3
 
 
-def test_fixed_atoms_stay(tmp_path):
+def test_fixed_atoms_do_not_move(tmp_path):
     atoms = argon(1)
     atoms.set_constraint(FixAtoms([0, 2]))
     run(atoms, Settings(50.0, 0.02, 2.0), tmp_path)
@@ -157,8 +157,13 @@ def test_fixed_atoms_stay(tmp_path):
     assert read_log(tmp_path / LOG)["temperature_K"][0] == pytest.approx(50, abs=1e-4)
 
 
+def fixed(atoms: Atoms) -> Atoms:
+    atoms.set_constraint(FixAtoms(range(len(atoms))))
+    return atoms
+
+
 class Cliff(Model):
-    """Not a number where two atoms are further apart than 4 Å."""
+    """A pair energy that is NaN beyond 4 Å."""
 
     def forward(self, graph):
         squared = graph.edge_vec.square().sum(-1)
@@ -166,7 +171,7 @@ class Cliff(Model):
 
 
 def moving(atoms: Atoms, velocity: float) -> Atoms:
-    """Away from each other, at so many Å per fs."""
+    """Two atoms that move apart at this velocity in Å/fs."""
     atoms.set_velocities(np.array([[-1.0, 0, 0], [1.0, 0, 0]]) * velocity / units.fs / 2)
     return atoms
 
@@ -184,7 +189,7 @@ ANY = {"max_temperature_K": np.inf}
         (lambda: moving(dimer(3.8, model=FREE), -0.1), ANY, r"Ar0 and Ar1 are [01]\.\d+ Å apart"),
     ],
 )
-def test_blowing_up_is_found_named_and_kept(tmp_path, atoms, settings, message):
+def test_a_blow_up_stops_the_run_and_is_explained(tmp_path, atoms, settings, message):
     settings = Settings(**{"time_ps": 1.0, "timestep_fs": 1.0, "keep_velocities": True} | settings)
     summary = run(atoms(), settings, tmp_path)
     assert summary["n_steps"] < settings.n_steps
@@ -195,12 +200,12 @@ def test_blowing_up_is_found_named_and_kept(tmp_path, atoms, settings, message):
     assert json.loads((tmp_path / SUMMARY).read_text())["blow_up"] == summary["blow_up"]
 
 
-def test_collapse_of_the_cell_is_found():
+def test_a_large_volume_change_is_found():
     atoms = argon()
-    watch = Health(atoms, 1e4, 2.0)
-    assert watch.of_geometry(atoms) is None
+    limits = Limits(atoms, 1e4, 2.0)
+    assert limits.check_geometry(atoms) is None
     atoms.set_cell(atoms.cell * 1.5, scale_atoms=True)
-    assert "volume of the cell went from 1260 to 4252" in str(watch.of_geometry(atoms))
+    assert "cell volume changed from 1260 to 4252" in str(limits.check_geometry(atoms))
 
 
 def test_bonds_are_those_of_the_molecule():
@@ -212,7 +217,7 @@ def test_bonds_are_those_of_the_molecule():
     assert too_close(Atoms()) is None
 
 
-def test_asking_to_stop_ends_the_run_after_a_step(tmp_path):
+def test_a_signal_ends_the_run_after_the_step(tmp_path):
     seen = []
     stop = lambda: signal.SIGINT if len(seen) >= 7 else 0  # noqa: E731
     settings = Settings(40.0, 10.0, 2.0, log_every_fs=10.0)
@@ -224,7 +229,7 @@ def test_asking_to_stop_ends_the_run_after_a_step(tmp_path):
 
 
 def test_the_first_signal_asks_and_the_second_interrupts():
-    # a shell starts what runs in its background with SIGINT ignored
+    # shells start background processes with SIGINT ignored
     outside = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with signals() as stop:
@@ -260,6 +265,7 @@ def test_settings_name_what_is_wrong(name, value):
     ("make", "settings", "message"),
     [
         (Atoms, Settings(), "no atoms"),
+        (lambda: fixed(dimer()), Settings(), "only fixed atoms"),
         (lambda: dimer(0.4), Settings(), "Ar0 and Ar1 are 0.40 Å apart"),
         (dimer, Settings(ensemble="npt"), "periodic along all three axes"),
         (lambda: dimer(symbol="Ne"), Settings(), "does not know Ne"),
@@ -287,13 +293,13 @@ def test_direct_forces_run_without_stress_and_the_command_says_so(monkeypatch, t
     assert "NVE dynamics will not conserve energy" in warnings[0]
 
 
-def test_limits_without_end_are_still_json(tmp_path):
+def test_infinite_limits_are_valid_json(tmp_path):
     summary = run(dimer(), Settings(time_ps=0.002, max_stretch=np.inf), tmp_path)
     assert summary["settings"]["max_stretch"] == "inf"
     json.loads((tmp_path / SUMMARY).read_text(), parse_constant=lambda name: pytest.fail(name))
 
 
-def test_a_folder_with_a_run_is_left_alone(tmp_path):
+def test_a_folder_with_a_run_is_not_touched(tmp_path):
     run(dimer(), Settings(time_ps=0.002), tmp_path)
     content = (tmp_path / TRAJECTORY).read_bytes()
     with pytest.raises(InputError, match=r"already holds a run \(md.extxyz\)"):

@@ -230,7 +230,7 @@ def test_a_number_in_brackets():
     ("name", "text"),
     [
         ("swish", r"unknown activation 'swish'; known: irelu, ssp.*tent\(number\)"),
-        ("silu(2)", "silu takes no number; write 'silu'"),
+        ("silu(2)", "silu has no number; write 'silu'"),
         ("tent(wide)", r"'tent\(wide\)' is not understood; write tent\(2\)"),
         ("tent(2", "is not understood"),
         ("tent(0)", "c is 0 but must be positive"),

@@ -80,7 +80,7 @@ def test_only_and_skip(block):
 
 @pytest.mark.parametrize("argument", ["only", "skip"])
 def test_a_pattern_that_fits_nothing_is_an_error(block, argument):
-    with pytest.raises(InputError, match=r"'frist\.\*' names nothing to replace; there are: act"):
+    with pytest.raises(InputError, match=r"'frist\.\*' matches nothing to replace; there are: act"):
         swap_activations(block, "irelu", **{argument: "frist.*"})
     assert block.act is F.silu
 
@@ -98,7 +98,7 @@ def test_nothing_to_swap_is_an_error():
         InputError, match=r"no activation .* in Hidden; there are: custom \(power\)"
     ):
         swap_activations(Hidden(), "irelu")
-    with pytest.raises(InputError, match="SiLU is an activation itself"):
+    with pytest.raises(InputError, match="SiLU is itself an activation"):
         swap_activations(nn.SiLU(), "irelu")
     with pytest.raises(InputError, match="unknown activation 'irleu'"):
         swap_activations(Hidden(), "irleu")
@@ -148,9 +148,9 @@ def test_norms_can_be_chosen():
     network = nn.Sequential(nn.BatchNorm1d(6), nn.LayerNorm(6))
     assert list(denormalize(network, skip="0")) == ["1"]
     assert isinstance(network[0], nn.BatchNorm1d)
-    with pytest.raises(InputError, match="names nothing to replace"):
+    with pytest.raises(InputError, match="matches nothing to replace"):
         denormalize(network, only="norm*")
-    with pytest.raises(InputError, match="is a norm itself"):
+    with pytest.raises(InputError, match="is itself a norm"):
         denormalize(nn.LayerNorm(6))
 
 

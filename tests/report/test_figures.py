@@ -1,4 +1,4 @@
-"""Figures: written whole for every kind of gap in the data, without pyplot."""
+"""Figures: complete files for every kind of gap in the data, without pyplot."""
 
 import sys
 
@@ -55,7 +55,7 @@ def test_learning_curve_leaves_out_what_is_missing(tmp_path):
     for row in rows:
         if row["valid"]:
             row["valid"]["energy_mae_meV"] = None
-    epochs, values = _curve(rows, lambda row: row["train_loss"])
+    epochs, values = _curve(rows, "train_loss")
     assert epochs.tolist() == [0, 10, 30]
     assert np.isfinite(values).all()
     learning_curve(rows, tmp_path / "curve.png")

@@ -1,25 +1,25 @@
-"""The command line: parse and call. One file per group of commands; the work is done elsewhere.
+"""Parse the command line and call what does the work. One file per group of commands.
 
-What a user gets wrong is an `InputError`: one line on standard error, exit code 2, no traceback.
+A user's mistake is an `InputError`: one line on standard error, exit code 2, no traceback.
 """
 
 import os
 import signal
 import sys
 import warnings
-from typing import TYPE_CHECKING, Annotated
+from itertools import count
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from gradpot import __version__
 from gradpot.errors import InputError, RunError
 
-if TYPE_CHECKING:
-    from gradpot.data.stress import StressLabel
-
-# chapters of the help
+# panels of the help
 POTENTIALS, DATA = "Potentials", "Data"
-UNITS, STRESS = "Units, where the file does not say them", "Stress labels, all four or none"
+# a shell reports a process ended by signal n as exit code 128 + n
+SIGNALED = 128
 
 app = typer.Typer(
     name="gradpot",
@@ -29,53 +29,11 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 data_app = typer.Typer(
-    help="Look into data files; list and fetch public data sets.", no_args_is_help=True
+    help="Inspect data files; list and download public data sets.", no_args_is_help=True
 )
 app.add_typer(data_app, name="data", rich_help_panel=DATA)
 
-EnergyUnit = Annotated[
-    str | None,
-    typer.Option(
-        "--energy-unit", rich_help_panel=UNITS, help="of the file: eV, kcal/mol, hartree ..."
-    ),
-]
-LengthUnit = Annotated[
-    str | None,
-    typer.Option("--length-unit", rich_help_panel=UNITS, help="of the file: Ang, bohr, nm"),
-]
-ForceUnit = Annotated[
-    str | None,
-    typer.Option(
-        "--force-unit", rich_help_panel=UNITS, help="default: energy unit over length unit"
-    ),
-]
-StressKey = Annotated[
-    str | None,
-    typer.Option("--stress-key", rich_help_panel=STRESS, help="array or field of the file"),
-]
-StressUnit = Annotated[
-    str | None,
-    typer.Option(
-        "--stress-unit", rich_help_panel=STRESS, help="kbar, GPa, eV/Ang^3; eV for a virial"
-    ),
-]
-StressOrder = Annotated[
-    str | None,
-    typer.Option(
-        "--stress-order",
-        rich_help_panel=STRESS,
-        help="voigt: xx yy zz yz xz xy; vasp: xx yy zz xy yz zx; matrix: 3 × 3",
-    ),
-]
-StressSign = Annotated[
-    str | None,
-    typer.Option(
-        "--stress-sign",
-        rich_help_panel=STRESS,
-        help="tension: positive when stretched (ASE); compression: opposite (VASP)",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="standard output holds JSON and nothing else")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else")]
 
 
 def _print_version(asked: bool) -> bool:
@@ -86,7 +44,7 @@ def _print_version(asked: bool) -> bool:
 
 
 @app.callback()
-def options(
+def main_options(
     version: Annotated[
         bool,
         typer.Option(
@@ -97,24 +55,20 @@ def options(
     """Interatomic potentials that learn energies and their derivatives."""
 
 
-def stress_label(
-    key: str | None, unit: str | None, order: str | None, sign: str | None
-) -> "StressLabel | None":
-    """The four stress options as one: None where none is given, an InputError where some are."""
-    from gradpot.data import stress
-
-    return stress.stress_label(key, unit, order, sign)
-
-
 def say(line: str) -> None:
-    """A notice for the person at the terminal, on standard error."""
+    """Print a notice to standard error."""
     print(line, file=sys.stderr)
 
 
+def free_folder(stem: Path) -> Path:
+    """The first of STEM-1, STEM-2, ... that does not exist."""
+    return next(p for n in count(1) if not (p := stem.with_name(f"{stem.name}-{n}")).exists())
+
+
 def main() -> None:
-    """Entry point: run the command, turn what the user got wrong into one line and exit code 2."""
-    warnings.showwarning = _show_warning
-    # an exception, as Python makes of Ctrl-C, can get lost while large libraries are imported
+    """Entry point: run the command; report what went wrong in one line and the exit code."""
+    warnings.showwarning = lambda message, *_: say("warning: " + _one_line(str(message)))
+    # Python's KeyboardInterrupt can get lost while large libraries are imported
     before = signal.signal(signal.SIGINT, _leave)
     try:
         from gradpot.cli import commands  # noqa: F401
@@ -122,7 +76,7 @@ def main() -> None:
         code = app(prog_name="gradpot", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
-        # whoever read our output has seen enough, as in `gradpot data list | head`
+        # the reader of our output has closed it, as in `gradpot data list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except InputError as error:
@@ -132,11 +86,15 @@ def main() -> None:
     except RunError as error:
         _stop(str(error), 1)
     except (typer.Abort, KeyboardInterrupt):
-        sys.exit(130)  # as typer does inside a command; the terminal shows ^C
+        sys.exit(SIGNALED + signal.SIGINT)  # as typer does inside a command; the terminal shows ^C
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise
-        _stop_usage(error)
+        # wrong usage; without any argument the help was printed and there is no message
+        if message := error.format_message():  # type: ignore[attr-defined]
+            context = getattr(error, "ctx", None)
+            _stop(message + (f" See: {context.command_path} --help" if context else ""), 2)
+        sys.exit(2)
     else:
         sys.exit(code if isinstance(code, int) else 0)
     finally:
@@ -144,32 +102,18 @@ def main() -> None:
 
 
 def _leave(*_signal: object) -> None:
-    """End at once. Loops that have something to keep take the signal themselves (`signals`)."""
+    """Exit at once. Loops with something to save handle signals themselves (`process.signals`)."""
     if sys.stderr.isatty():
-        os.write(2, b"\x1b[?25h\n")  # a progress bar hides the cursor
-    os._exit(130)
-
-
-def _show_warning(message: Warning | str, *_where: object) -> None:
-    say("warning: " + _one_line(str(message)))
+        os.write(2, b"\x1b[?25h\n")  # show the cursor, which a progress bar hides
+    os._exit(SIGNALED + signal.SIGINT)
 
 
 def _sentence(error: OSError) -> str:
-    """What the system says, without its number: "permission denied: runs/a"."""
+    """The system's message without its number, such as "permission denied: runs/a"."""
     if error.strerror is None:
         return str(error)
     what = error.strerror[0].lower() + error.strerror[1:]
     return f"{what}: {error.filename}" if error.filename is not None else what
-
-
-def _stop_usage(error: Exception) -> None:
-    """An unknown option, a missing argument; or no argument at all, then help was printed."""
-    message = error.format_message()  # type: ignore[attr-defined]
-    if message:
-        context = getattr(error, "ctx", None)
-        help_at = f" See: {context.command_path} --help" if context else ""
-        _stop(message + help_at, 2)
-    sys.exit(2)
 
 
 def _stop(message: str, code: int) -> None:

@@ -9,62 +9,22 @@ import typer
 
 from gradpot.cli import Json, data_app, say
 
+# columns of a table in a file, where each row has its line
+WIDTH_OF_A_FILE = 132
+
 
 @data_app.command("list")
 def list_sets(as_json: Json = False) -> None:
-    """List the data sets that have a name, and whether they are here."""
+    """List the public data sets, and which are downloaded."""
     from gradpot.data.catalog import catalog
 
+    entries = list(catalog.entries().values())
     if as_json:
-        print(json.dumps([_describe(entry) for entry in catalog.entries().values()], indent=1))
+        print(json.dumps([_describe(entry) for entry in entries], indent=1))
         return
-    _print_table(list(catalog.entries().values()))
-    say(f"files are kept in {catalog.default_folder()}; `gradpot data fetch NAME` downloads one")
 
-
-@data_app.command("fetch")
-def fetch_set(
-    name: Annotated[str, typer.Argument(help="such as rmd17:ethanol; see `gradpot data list`")],
-    to: Annotated[
-        Path | None, typer.Option("--to", help="folder; default: the cache, or GRADPOT_DATA")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Download a data set and print where it is; compares checksums.
-
-    A transfer that was interrupted goes on where it stopped. Without access to
-    the internet the message says what to download and where to put it;
-    GRADPOT_DATA_MIRROR names a server of your own.
-    """
-    from gradpot.data.catalog import catalog
-
-    path = catalog.fetch(name, to, progress=not as_json)
-    entry = catalog.find(name)
-    if as_json:
-        print(json.dumps({**_describe(entry), "path": str(path)}, indent=1))
-        return
-    say(f"{entry.theory}, energies in {entry.energy_unit}, lengths in {entry.length_unit}")
-    say(f"cite: {entry.citation}")
-    say(f"license: {entry.license}")
-    if entry.urls and entry.checksum is None:
-        say(f"nobody publishes a checksum of this file; its own is now in {path}.sha256")
-    print(path)
-
-
-def _describe(entry) -> dict:
-    from gradpot.data.catalog import catalog
-
-    fields = entry._asdict()
-    fields["archive"] = entry.archive and entry.archive._asdict()
-    path = catalog.path_of(entry)
-    return {**fields, "path": str(path) if path.exists() else None}
-
-
-def _print_table(entries: list) -> None:
     from rich.console import Console
     from rich.table import Table
-
-    from gradpot.data.catalog import catalog
 
     table = Table(box=None, header_style="bold")
     table.add_column("name", no_wrap=True)
@@ -80,8 +40,46 @@ def _print_table(entries: list) -> None:
             entry.energy_unit,
             entry.theory,
             entry.license.partition(",")[0],
-            "known" if entry.checksum else "with package" if not entry.urls else "at first fetch",
+            "known" if entry.checksum else "at first fetch" if entry.urls else "with package",
             "yes" if catalog.path_of(entry).exists() else "",
         )
-    width = None if sys.stdout.isatty() else 132
-    Console(width=width).print(table)
+    Console(width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE).print(table)
+    say(f"to download into {catalog.default_folder()}: gradpot data fetch NAME")
+
+
+@data_app.command("fetch")
+def fetch_set(
+    name: Annotated[str, typer.Argument(help="A name from `gradpot data list`: rmd17:ethanol")],
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Folder; default: GRADPOT_DATA, or the cache")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Download a data set, verify its checksum, and print its path.
+
+    An interrupted download resumes where it stopped. Without access to the
+    internet, the error says what to download and where to put it. Set
+    GRADPOT_DATA_MIRROR to download from a server of your own.
+    """
+    from gradpot.data.catalog import catalog
+
+    path = catalog.fetch(name, to, progress=not as_json)
+    entry = catalog.find(name)
+    if as_json:
+        print(json.dumps({**_describe(entry), "path": str(path)}, indent=1))
+        return
+    say(f"{entry.theory}, energies in {entry.energy_unit}, lengths in {entry.length_unit}")
+    say(f"cite: {entry.citation}")
+    say(f"license: {entry.license}")
+    if entry.urls and entry.checksum is None:
+        say(f"no checksum is published for this file; yours is in {path}.sha256")
+    print(path)
+
+
+def _describe(entry) -> dict:
+    from gradpot.data.catalog import catalog
+
+    fields = entry._asdict()
+    fields["archive"] = entry.archive and entry.archive._asdict()
+    path = catalog.path_of(entry)
+    return {**fields, "path": str(path) if path.exists() else None}

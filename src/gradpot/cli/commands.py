@@ -1,4 +1,4 @@
-"""Every group of commands, imported for its effect on `app`; each is a file of its own."""
+"""Import every group of commands, which adds them to `app` in the order of the help."""
 
 import importlib
 

@@ -1,4 +1,4 @@
-"""`gradpot compile`: a potential as machine code, in a file of its own."""
+"""`gradpot compile`: a potential as machine code, in its own file."""
 
 import json
 import os
@@ -14,19 +14,19 @@ from gradpot.errors import InputError
 
 @app.command("compile", rich_help_panel=POTENTIALS)
 def compile_command(
-    model: Annotated[Path, typer.Argument(help="model.safetensors of a run")],
+    model: Annotated[Path, typer.Argument(help="Model file of a run: model.safetensors")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="default: MODEL with .pt2, where md looks for it")
+        Path | None, typer.Option("--out", help="Default: MODEL with .pt2, where md looks for it")
     ] = None,
     dtype: Annotated[
         str | None, typer.Option(help="float32 or float64; default: as trained")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compile a potential, for dynamics several times as fast.
+    """Compile a potential to run dynamics several times faster.
 
-    Takes a minute or two and a C++ compiler. The file runs on machines with
-    the same kind of processor and the same version of torch.
+    Compiling needs a C++ compiler and takes a minute or two. The file runs on
+    machines with the same kind of processor and the same version of torch.
     """
     from gradpot.compile import export, package
     from gradpot.potential import checkpoint
@@ -36,7 +36,7 @@ def compile_command(
     _check_out(out, model)
     precision = package.read_dtype(dtype) or potential.dtype
     if not as_json:
-        say("compiling: a minute or two")
+        say("compiling takes a minute or two")
     began = time.monotonic()
     export.compile_potential(potential, out, precision)
     seconds, name = time.monotonic() - began, package.dtype_name(precision)
@@ -47,7 +47,7 @@ def compile_command(
 
 
 def _check_out(out: Path, model: Path) -> None:
-    """Before minutes of work: an old package may be replaced, nothing else."""
+    """Refuse to replace anything but an old package, before minutes of work."""
     from gradpot.compile import package
 
     if out.suffix != package.SUFFIX:
@@ -55,11 +55,11 @@ def _check_out(out: Path, model: Path) -> None:
     if out.resolve() == model.resolve():
         raise InputError(f"--out {out} is the potential itself; choose another name")
     if not out.parent.is_dir():
-        raise InputError(f"there is no folder {out.parent} for --out {out}")
+        raise InputError(f"--out {out}: there is no folder {out.parent}; create it first")
     if not os.access(out.parent, os.W_OK):
-        raise InputError(f"the folder {out.parent} cannot be written to; choose another --out")
+        raise InputError(f"--out {out}: cannot write to the folder {out.parent}; choose another")
     if out.exists():
         try:
             package.read_header(out)
         except (InputError, OSError) as error:
-            raise InputError(f"--out is in use: {error}; choose another name") from None
+            raise InputError(f"--out would replace a file: {error}; choose another") from None

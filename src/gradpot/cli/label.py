@@ -1,4 +1,4 @@
-"""`gradpot label`: compute energies and forces of structures with a reference method."""
+"""`gradpot label`: energies and forces of structures from a reference method."""
 
 import json
 from pathlib import Path
@@ -6,41 +6,46 @@ from typing import Annotated
 
 import typer
 
-from gradpot.cli import DATA, Json, LengthUnit, app, say
+from gradpot.cli import DATA, Json, app, say
+from gradpot.cli.reading import Reading, options
+from gradpot.errors import InputError
 
 
 @app.command("label", rich_help_panel=DATA)
+@options(Reading, "length_unit")
 def label_command(
-    structures: Annotated[Path, typer.Argument(help="structures: npz, or any file ASE reads")],
-    method: Annotated[str, typer.Option("--with", help="gfn2-xtb or gfn1-xtb (tblite)")],
-    out: Annotated[Path, typer.Option("--out", help=".extxyz or .npz; an unfinished one goes on")],
-    index: Annotated[str, typer.Option("--index", help="which frames: ':', '::10', '0:500'")] = ":",
+    structures: Annotated[Path, typer.Argument(help="A file that ASE reads, or an npz")],
+    *,
+    method: Annotated[str, typer.Option("--with", help="gfn2-xtb or gfn1-xtb, both from tblite")],
+    out: Annotated[Path, typer.Option("--out", help=".extxyz or .npz; continued if unfinished")],
+    index: Annotated[str, typer.Option(help="Frames to label: ':', '::10', '0:500'")] = ":",
     skip_failures: Annotated[
-        bool, typer.Option("--skip-failures", help="go on after a structure that fails")
+        bool, typer.Option("--skip-failures", help="Continue after a structure that fails")
     ] = False,
-    charge: Annotated[int | None, typer.Option(help="total charge in e; default 0")] = None,
-    multiplicity: Annotated[
-        int | None, typer.Option(help="2S + 1; default the lowest that is possible")
+    charge: Annotated[
+        int | None, typer.Option(help="Total charge in e; default: sum of the initial charges")
     ] = None,
-    length_unit: LengthUnit = None,
+    multiplicity: Annotated[
+        int | None, typer.Option(help="2S + 1; default: the lowest possible")
+    ] = None,
+    reading: Reading,
     as_json: Json = False,
 ) -> None:
     """Compute energies and forces with a reference method.
 
-    Goes on where an earlier run stopped.
+    An interrupted run resumes where it stopped.
     """
     from gradpot.data import label
-    from gradpot.errors import InputError
 
     if out.resolve() == structures.resolve():
         raise InputError(f"--out {out} is the input itself; choose another name")
     calculator = label.reference(method, charge, multiplicity)
-    found = label.read_structures(structures, length_unit, index)
+    found = label.read_structures(structures, reading.length_unit, index)
     done = label.label(found, calculator, out, skip_failures, progress=not as_json)
     if as_json:
         print(json.dumps({"out": str(out), **done._asdict()}))
         return
     for i, reason in done.skipped.items():
         say(f"skipped structure {i}: {reason}")
-    before = f" ({done.n_found} were there before)" if done.n_found else ""
+    before = f" ({done.n_found} were labeled before)" if done.n_found else ""
     say(f"labeled {done.n_labeled} structures with {method}{before}: {out}")

@@ -1,15 +1,20 @@
-"""Live progress of a training run, and the table of its errors."""
+"""Live progress of training and of dynamics, and the table of errors."""
 
 import sys
 import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from gradpot.train.state import State
+from gradpot.md.settings import Settings, ns_per_day
 
-# a terminal redraws; a log file gets a line now and then
+if TYPE_CHECKING:
+    from gradpot.train.state import State
+
+# a terminal is redrawn often enough to look live; a log file gets a line now and then
 REDRAW_S, LINE_S = 0.2, 15.0
 
 ROWS = {
@@ -23,30 +28,30 @@ ROWS = {
 }
 
 
-class TrainingProgress:
-    """A bar on standard error with the newest errors and the time left; lines where no terminal."""
+class LiveProgress:
+    """A bar on standard error with the time left; plain lines if that is not a terminal."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
         self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=None),  # as wide as the text leaves room for
             TextColumn("{task.percentage:>5.1f}%"),
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]} left"),
-            TextColumn("{task.fields[errors]}"),
+            TextColumn("{task.description}"),
             console=self.console,
+            expand=True,
+            refresh_per_second=1 / REDRAW_S,
             disable=not self.console.is_terminal,
         )
-        self.task = self.bar.add_task("training", total=1.0, left="?", errors="")
-        self.drawn = time.monotonic()
-        self.errors = ""
+        self.task = self.bar.add_task("", total=1.0, left="?")
+        self.began = self.drawn = time.monotonic()
 
-    def __enter__(self) -> "TrainingProgress":
+    def __enter__(self) -> Any:
         self.bar.start()
         return self
 
-    def __exit__(self, *_exception) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.bar.stop()
 
     def say(self, line: str) -> None:
@@ -54,70 +59,87 @@ class TrainingProgress:
         if self.console.is_terminal:
             self.console.print(line, highlight=False, markup=False)
         else:
-            print(line, file=sys.stderr)
+            print(line, file=sys.stderr, flush=True)
 
-    def watch(self, state: State, done: float, row: dict | None) -> None:
-        """Take note of a step; draw now and then."""
-        if row:
-            self.errors = _short(row)
-        now = time.monotonic()
-        if now - self.drawn < (REDRAW_S if self.console.is_terminal else LINE_S) and done < 1:
-            return
-        self.drawn = now
-        left = _duration(state.wall_s * (1 - done) / done) if done else "?"
+    def due(self, done: float) -> bool:
+        """Whether it is time to `show` progress again; always at the end, when `done` is 1."""
+        interval = REDRAW_S if self.console.is_terminal else LINE_S
+        return done >= 1 or time.monotonic() - self.drawn >= interval
+
+    def show(self, done: float, elapsed_s: float, text: str) -> None:
+        """Draw the share that is done, the time left at this pace, and a text."""
+        self.drawn = time.monotonic()
+        left = "?"
+        if done:
+            left = str(timedelta(seconds=round(elapsed_s * (1 - done) / done))).removeprefix("0:")
         if self.console.is_terminal:
-            fields = {"left": left, "errors": self.errors}
-            self.bar.update(self.task, completed=done, **fields)  # type: ignore[arg-type]
+            self.bar.update(self.task, completed=done, left=left, description=text)
         else:
-            self.say(f"{done:6.1%}  step {state.step}  {left} left  {self.errors}")
+            self.say(f"{done:6.1%}  {left} left  {text}")
 
 
-def table(results: dict) -> None:
-    """Print the errors of a run or an evaluation."""
-    grid = Table(title="Errors", title_justify="left")
-    grid.add_column("")
-    columns = [name for name in ("valid", "test") if name in results]
-    for name in columns:
-        grid.add_column(name, justify="right")
-    grid.add_column("unit")
+class TrainingProgress(LiveProgress):
+    """Progress of a training run, with the newest validation errors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors = ""
+
+    def watch(self, state: "State", done: float, row: dict | None) -> None:
+        """Take note of a step, and of the row of `metrics.jsonl` if it was a validation."""
+        if row:
+            valid = row["valid"]
+            energy, forces = valid["energy_mae_meV"], valid["forces_mae_meV_A"]
+            parts = [f"energy {_number(energy)} meV"] if energy is not None else []
+            parts += [f"forces {_number(forces)} meV/Å"] if forces is not None else []
+            self.errors = f"epoch {row['epoch']} valid: {', '.join(parts)}"
+        if self.due(done):
+            step = "" if self.console.is_terminal else f"step {state.step}  "
+            self.show(done, state.wall_s, step + self.errors)
+
+
+class MDProgress(LiveProgress):
+    """Progress of a dynamics run, with temperature, total energy and speed."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self.settings = settings
+
+    def watch(self, step: int, row: dict[str, float]) -> None:
+        """Take note of a step and its row of the log."""
+        done = step / self.settings.n_steps
+        if self.due(done):
+            seconds = time.monotonic() - self.began
+            speed = ns_per_day(row["time_fs"], max(seconds, 1e-9))
+            text = (
+                f"{row['time_fs'] / 1000:.3f} of {self.settings.time_ps:g} ps  "
+                f"{row['temperature_K']:.0f} K  {row['total_eV']:.4f} eV  {speed:.3g} ns/day"
+            )
+            self.show(done, seconds, text)
+
+
+def print_errors(results: dict) -> None:
+    """Print the errors of a run ("valid" and "test") or of an evaluation ("test") as a table."""
+    names = [name for name in ("valid", "test") if name in results]
+    columns = [results[name] for name in names]
+    table = Table(title="Errors", title_justify="left")
+    table.add_column("")
+    for name in names:
+        table.add_column(name, justify="right")
+    table.add_column("unit")
     for key, (label, unit) in ROWS.items():
-        values = [results[name].get(key) for name in columns]
+        values = [column.get(key) for column in columns]
         if key == "efwt":
             values = [value if value is None else 100 * value for value in values]
-            unit = _thresholds(results[columns[0]])
+            energy = 1e3 * columns[0].get("efwt_energy_eV", 0.0)
+            forces = 1e3 * columns[0].get("efwt_forces_eV_A", 0.0)
+            unit = f"% (ΔE ≤ {energy:g} meV, each ΔF ≤ {forces:g} meV/Å)"
         if any(value is not None for value in values):
-            grid.add_row(label, *[_figure(value) for value in values], unit)
-    Console().print(grid)
+            table.add_row(label, *map(_number, values), unit)
+    Console().print(table)
 
 
-def _thresholds(errors: dict) -> str:
-    """Of EFwT, as its unit."""
-    energy, forces = (errors.get(f"efwt_{key}", 0.0) for key in ("energy_eV", "forces_eV_A"))
-    return f"% (ΔE ≤ {1e3 * energy:g} meV, each ΔF ≤ {1e3 * forces:g} meV/Å)"
-
-
-def _figure(value: float | int | None) -> str:
+def _number(value: float | int | None) -> str:
     if value is None:
         return "–"
-    return (
-        str(value) if isinstance(value, int) else f"{value:.3g}" if value < 100 else f"{value:.0f}"
-    )
-
-
-def _short(row: dict) -> str:
-    valid = row["valid"]
-    parts = [
-        f"{name} {_figure(valid[key])} {unit}"
-        for name, key, unit in (
-            ("energy", "energy_mae_meV", "meV"),
-            ("forces", "forces_mae_meV_A", "meV/Å"),
-        )
-        if valid[key] is not None
-    ]
-    return f"epoch {row['epoch']}  valid: " + ", ".join(parts)
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+    return f"{value:.3g}" if isinstance(value, float) and value < 100 else f"{value:.0f}"

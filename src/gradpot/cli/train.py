@@ -7,110 +7,86 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradpot.cli import (
-    POTENTIALS,
-    EnergyUnit,
-    ForceUnit,
-    Json,
-    LengthUnit,
-    StressKey,
-    StressOrder,
-    StressSign,
-    StressUnit,
-    app,
-    say,
-    stress_label,
-)
+from gradpot.cli import POTENTIALS, SIGNALED, Json, app, free_folder, say
+from gradpot.cli.reading import Reading, options
 from gradpot.errors import InputError
 
 if TYPE_CHECKING:
     from gradpot.train.config import Config
 
-SIGNALED = 128  # exit code of a process that a signal ended: 128 + its number
-
 
 @app.command(rich_help_panel=POTENTIALS)
+@options(Reading)
 def train(
     settings: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="SETTINGS",
-            help="a TOML file, then KEY=VALUE such as train.epochs=100 model.width=128",
-        ),
+        typer.Argument(metavar="SETTINGS", help="A TOML file, then KEY=VALUE: train.epochs=100"),
     ] = None,
-    data: Annotated[str | None, typer.Option(help="file, or a name of `gradpot data list`")] = None,
+    *,
+    data: Annotated[
+        str | None, typer.Option(help="Data file, or a name from `gradpot data list`")
+    ] = None,
     model: Annotated[
-        str | None, typer.Option(help="painn, gemnet-dt, dimenet++, schnet ...")
+        str | None, typer.Option(help="Model: painn, gemnet-dt, dimenet++, schnet ...")
     ] = None,
-    activation: Annotated[str | None, typer.Option(help="silu, irelu, ssp, tanh ...")] = None,
-    out: Annotated[Path | None, typer.Option(help="run folder; default runs/MODEL-DATA-N")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on with the run in --out")] = False,
-    energy_unit: EnergyUnit = None,
-    length_unit: LengthUnit = None,
-    force_unit: ForceUnit = None,
-    stress_key: StressKey = None,
-    stress_unit: StressUnit = None,
-    stress_order: StressOrder = None,
-    stress_sign: StressSign = None,
+    activation: Annotated[
+        str | None, typer.Option(help="Activation: silu, irelu, ssp, tanh ...")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default: runs/MODEL-DATA-N")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out")] = False,
+    reading: Reading,
     as_json: Json = False,
 ) -> int:
     """Train a potential on energies and forces.
 
-    Without options: PaiNN on the ethanol set that comes with the package.
-    A flag wins over KEY=VALUE, and that over the TOML file. docs/training.md
-    has all keys; the most used are:
+    Without options, train PaiNN on the ethanol set that comes with the package.
+    Options override KEY=VALUE, and KEY=VALUE overrides the TOML file.
+    docs/training.md lists all keys; the most used are:
 
-    data.n_train, data.n_valid   frames; the others are the test set
+    data.n_train, data.n_valid   number of frames; the rest is the test set
     data.split                   random, block (trajectories), or a file
     model.cutoff                 in Å
     model.width, model.n_layers  size of the network
     model.filter                 spline, or mlp as published
-    train.epochs                 how long
-    train.max_minutes            how long at most
-    train.batch_size             frames in a step
+    train.epochs                 passes over the training set
+    train.max_minutes            time limit
+    train.batch_size             frames per step
     train.optimizer              muon, adam or adamw
-    train.learning_rate          its highest value
+    train.learning_rate          highest learning rate
     train.compile                auto, true or false
     seed                         of split, weights and order
     """
-    flags = {
-        "data.file": data,
-        "data.energy_unit": energy_unit,
-        "data.length_unit": length_unit,
-        "data.force_unit": force_unit,
-        "data.stress_key": stress_key,
-        "data.stress_unit": stress_unit,
-        "data.stress_order": stress_order,
-        "data.stress_sign": stress_sign,
-        "model.name": model,
-        "model.activation": activation,
-    }
-    tables = _tables(list(settings or []), flags)
-    resolved = _configuration(tables, out, resume)
+    flags = {f"data.{name}": value for name, value in vars(reading).items()}
+    flags |= {"data.file": data, "model.name": model, "model.activation": activation}
+    config = _configuration(list(settings or []), flags, out, resume)
 
-    from gradpot.cli.progress import TrainingProgress, table
+    from gradpot.cli.progress import TrainingProgress, print_errors
     from gradpot.train.run import train as run
 
-    folder = out or _free_folder(resolved.model.name, resolved.data.file)
+    folder = out or free_folder(Path("runs") / f"{config.model.name}-{_stem(config.data.file)}")
     with TrainingProgress() as progress:
-        results = run(resolved, folder, resume, progress.say, progress.watch)
+        results = run(config, folder, resume, progress.say, progress.watch)
     if "stopped" in results:
-        say(f"stopped at step {results['step']}; go on with: gradpot train --out {folder} --resume")
+        say(f"stopped at step {results['step']}; to resume: gradpot train --out {folder} --resume")
         return SIGNALED + results["stopped"]
     if as_json:
         print(json.dumps(results))
     else:
-        table(results)
+        print_errors(results)
         print(f"Everything is in {folder}: model.safetensors, results.json, learning_curve.png ...")
     return 0
 
 
 @app.command("eval", rich_help_panel=POTENTIALS)
+@options(Reading)
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="model.safetensors of a run")],
-    file: Annotated[str, typer.Argument(help="labeled structures, or a name of `data list`")],
+    model: Annotated[Path, typer.Argument(help="Model file of a run: model.safetensors")],
+    file: Annotated[
+        str, typer.Argument(help="Labeled structures: a file, or a name from `gradpot data list`")
+    ],
+    *,
     plot: Annotated[
-        Path | None, typer.Option(help="parity plot; default parity-FILE.png beside the model")
+        Path | None, typer.Option(help="Parity plot; default: parity-FILE.png beside the model")
     ] = None,
     within_energy_eV: Annotated[
         float, typer.Option("--within-energy-eV", min=0.0, help="EFwT: largest error of an energy")
@@ -121,41 +97,38 @@ def evaluate(
             "--within-forces-eV-A", min=0.0, help="EFwT: largest error of a force component"
         ),
     ] = 0.03,
-    energy_unit: EnergyUnit = None,
-    length_unit: LengthUnit = None,
-    force_unit: ForceUnit = None,
-    stress_key: StressKey = None,
-    stress_unit: StressUnit = None,
-    stress_order: StressOrder = None,
-    stress_sign: StressSign = None,
+    reading: Reading,
     as_json: Json = False,
 ) -> None:
     """Measure the errors of a potential on a file, in meV and meV/Å.
 
-    EFwT is the share of frames whose energy, of the whole structure, and all of
-    whose force components are within two thresholds.
+    EFwT is the share of frames in which the total energy and every force
+    component are within the two thresholds.
     """
-    from gradpot.cli.progress import table
+    from gradpot.cli.progress import print_errors
     from gradpot.potential.evaluate import evaluate_file
     from gradpot.potential.metrics import Within
 
-    stress = stress_label(stress_key, stress_unit, stress_order, stress_sign)
-    units = {"energy_unit": energy_unit, "length_unit": length_unit, "force_unit": force_unit}
     if plot is None and os.access(model.parent, os.W_OK):
-        plot = model.parent / f"parity-{Path(file.replace(':', '-')).stem}.png"
+        plot = model.parent / f"parity-{_stem(file)}.png"
     within = Within(within_energy_eV, within_forces_eV_A)
-    results = evaluate_file(model, file, plot, say, within, stress=stress, **units)
+    results = evaluate_file(model, file, plot, say, within, **reading.arguments())
     if plot:
         say(f"parity plot: {plot}")
     if as_json:
         print(json.dumps(results))
     else:
-        table({"test": results})
+        print_errors({"test": results})
 
 
-def _tables(settings: list[str], flags: dict[str, str | None]) -> dict[str, Any]:
-    """Nested tables from a TOML file, then key=value texts, then flags."""
-    from gradpot.train.config import override, put, read_toml
+def _configuration(
+    settings: list[str], flags: dict[str, str | None], out: Path | None, resume: bool
+) -> "Config":
+    """What the TOML file, KEY=VALUE and flags say, each overriding those before it.
+
+    With `resume`, they override the configuration of the run in `out`.
+    """
+    from gradpot.train.config import config, merge, override, put, read_json, read_toml
 
     tables: dict[str, Any] = {}
     if settings and "=" not in settings[0]:
@@ -164,32 +137,23 @@ def _tables(settings: list[str], flags: dict[str, str | None]) -> dict[str, Any]
     for key, value in flags.items():
         if value is not None:
             put(tables, key, value)
-    return tables
-
-
-def _configuration(tables: dict[str, Any], out: Path | None, resume: bool) -> "Config":
-    """Of a new run; or of the one to go on with, and what is given lies over it."""
-    from gradpot.train.config import config, merge, read_json
-
-    if resume and out is None:
-        raise InputError("--resume needs --out RUN, the folder of the run to go on with")
-    saved = out / "config.json" if out and resume else None
-    if saved and saved.exists():
-        before = read_json(saved)
+    if not resume:
+        return config(tables)
+    if out is None:
+        raise InputError("--resume needs --out RUN, the folder of the run to continue")
+    if (out / "config.json").exists():
+        before = read_json(out / "config.json")
         file = tables.get("data", {}).get("file", before.data.file)
-        if file != before.data.file:  # its units would be looked for in the other file
+        if file != before.data.file:  # the saved units belong to the saved file
             raise InputError(
                 f"--resume: {out} was begun with data.file={before.data.file}, not {file}"
             )
         tables = merge(before.model_dump(), tables)
-    elif saved and not tables:
-        raise InputError(f"--resume: there is no run in {out}; to begin one, say with which data")
+    elif not tables:
+        raise InputError(f"--resume: there is no run in {out}; to begin one, give its --data")
     return config(tables)
 
 
-def _free_folder(model: str, data: str) -> Path:
-    """runs/MODEL-DATA-N with the first N that is free."""
-    from itertools import count
-
-    stem = f"{model}-{Path(data.replace(':', '-')).stem}"
-    return next(p for n in count(1) if not (p := Path("runs") / f"{stem}-{n}").exists())
+def _stem(data: str) -> str:
+    """The name of a data file or set, for use in file names."""
+    return Path(data.replace(":", "-")).stem

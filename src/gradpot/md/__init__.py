@@ -1,1 +1,1 @@
-"""Dynamics: the ASE calculator, and runs that are logged, limited and summed up."""
+"""Molecular dynamics: the ASE calculator, and runs with a log, limits and a summary."""

@@ -1,7 +1,7 @@
-"""`Calculator`: a potential as an ASE calculator, for optimizers, dynamics, vibrations.
+"""`Calculator`: a potential as an ASE calculator, for optimizers, dynamics and vibrations.
 
-One call computes energy, forces and stress together; asking for them one after the other costs
-nothing more, and any change of the atoms is noticed.
+One call computes energy, forces and stress together. Asking for them one after the other costs
+nothing more, and the calculator notices any change of the atoms.
 """
 
 import copy
@@ -16,105 +16,45 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator as AseCalculator
 from ase.calculators.calculator import all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
-from jaxtyping import Bool, Float, Int
 
 from gradpot.compile import export, package
 from gradpot.compile.package import CompiledPotential
 from gradpot.errors import InputError, unknown
-from gradpot.geometry import ALL_PAIRS_BELOW, neighbor_list
 from gradpot.graph.graph import Graph, Properties, both_ways, find_triplets, opposite
+from gradpot.md.verlet import VerletList
 from gradpot.potential import checkpoint
 from gradpot.potential.potential import Potential
 from gradpot.process import keep_memory
 
-# atoms
-SMALL = 100
-
-
-class VerletList:
-    """Pairs within `cutoff`, found within `cutoff + skin` and kept while they cannot be wrong.
-
-    A pair that was further apart than cutoff + skin is still beyond the cutoff if neither atom
-    moved more than half the skin. An atom that is put back into the cell has moved by a lattice
-    vector, so that case needs no care. Small molecules keep all their pairs forever.
-
-    Args:
-        cutoff: Å.
-        skin: Å; changes how often pairs are searched for, never which are found.
-    """
-
-    def __init__(self, cutoff: float, skin: float):
-        self.cutoff, self.skin = cutoff, skin
-        self.n_builds = 0
-        self._box: tuple | None = None
-
-    def pairs(
-        self,
-        positions: Float[np.ndarray, "n_atoms 3"],
-        cell: Float[np.ndarray, "3 3"],
-        pbc: Bool[np.ndarray, "3"],
-    ) -> tuple[Int[np.ndarray, "2 n_pairs"], Float[np.ndarray, "n_pairs 3"]]:
-        """Both atoms of every pair closer than the cutoff, and the vector between them.
-
-        While the pairs stay the same, their indices are the same array.
-        """
-        if self._outdated(positions, cell, pbc):
-            self._build(positions, cell, pbc)
-        center, neighbor = self._all
-        vectors = positions.take(neighbor, axis=0) - positions.take(center, axis=0)
-        if self._offset is not None:
-            vectors += self._offset
-        squares = _squares(vectors)
-        if not squares.all():
-            i, j = self._all[:, int(np.argmin(squares))]
-            raise InputError(f"atoms {i} and {j} are at the same place; there is no force on them")
-        close = squares < self.cutoff**2
-        if not np.array_equal(close, self._close):
-            self._close, self._near = close, self._all.compress(close, axis=1)
-        return self._near, vectors.compress(close, axis=0)
-
-    def _outdated(self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> bool:
-        if self._box != _box(positions, cell, pbc):
-            return True
-        if _all_pairs(positions, pbc):
-            return False
-        moved = _squares(positions - self._start).max(initial=0.0)
-        return bool(moved > (self.skin / 2) ** 2)
-
-    def _build(self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> None:
-        reach = np.inf if _all_pairs(positions, pbc) else self.cutoff + self.skin
-        edge_index, shifts = neighbor_list(positions, cell, pbc, reach)
-        n_pairs = shifts.shape[0] // 2
-        self._all = np.ascontiguousarray(edge_index[:, :n_pairs])
-        self._offset = shifts[:n_pairs] @ cell if pbc.any() else None
-        self._close, self._near = np.ones(n_pairs, dtype=bool), self._all
-        self._box, self._start = _box(positions, cell, pbc), positions.copy()
-        self.n_builds += 1
+# with fewer atoms, threads of torch mostly wait for one another
+ONE_THREAD_BELOW = 100
+# Å⁶, Å⁴ or Å²: squared volume, area or length of the periodic vectors of a flat cell
+FLAT = 1e-12
 
 
 class Calculator(AseCalculator):
     """Energy, free energy, forces and, for cells periodic in three directions, stress.
 
-    Memory that is freed stays with the process, for the next call (`process.keep_memory`).
-    A potential whose forces are direct (`Potential.direct`) has no stress.
+    The process keeps freed memory for the next call (`process.keep_memory`). A potential with
+    direct forces (`Potential.direct`) has no stress.
 
     Args:
-        potential: a file written by gradpot, or a potential. It is copied: neither the caller's
-            weights nor its mode change, and later training does not change the calculator.
+        potential: a file written by gradpot, or a potential. The calculator copies it: the
+            caller's weights and mode stay, and later training does not change the calculator.
         dtype: precision of the network, also by name ("float64"); None keeps that of the
-            potential. Distances and the total energy are float64 always.
+            potential. Distances and the total energy are always float64.
         device: None keeps that of the potential; files are loaded on the CPU.
-        skin: Å, see `VerletList`; 0 searches for neighbors at every move.
+        skin: in Å, see `VerletList`; 0 searches for neighbors whenever atoms move.
         threads: of torch, during a call; None is one thread below 100 atoms, where more threads
             mostly wait for one another, and torch's own number above.
-        compile: True runs compiled machine code, and compiles it if that was not done before
-            (once for the same weights; it takes a minute or two and a C++ compiler); "auto"
-            takes what is compiled already, beside the file of the potential or in the cache.
+        compile: True runs compiled machine code and compiles it if needed, once for the same
+            weights, with a C++ compiler in a minute or two. "auto" uses what is already
+            compiled, beside the file of the potential or in the cache. False uses none.
 
     Raises:
-        InputError: for options that do not go together, and see `export`; at a call, for
-            elements that the potential does not know, for positions or cells that are not
-            finite, for atoms at the same place, and for periodic cells without volume.
+        InputError: contradictory options, and see `export`; at a call, elements unknown to the
+            potential, positions or cells that are not finite, atoms at the same place, and
+            periodic cells without volume.
     """
 
     implemented_properties = ("energy", "free_energy", "forces", "stress")  # type: ignore[assignment]
@@ -133,13 +73,13 @@ class Calculator(AseCalculator):
             raise InputError(f"skin is {skin} Å but must be zero or positive")
         keep_memory()
         precision = package.read_dtype(dtype) if isinstance(dtype, str) else dtype
-        self.potential = _prepared(potential, precision, device, compile)
+        self.potential = _own_potential(potential, precision, device, compile)
         self.neighbors = VerletList(self.potential.cutoff, skin)
         self.threads = threads
         if self.potential.direct:
             self.implemented_properties = ("energy", "free_energy", "forces")  # type: ignore[assignment]
         self._dtype, self._device = self.potential.dtype, self.potential.device
-        # what stays while atoms move: made anew by `_renew`
+        # constant while atoms move, see `_set_system`
         self._seen: Atoms | None = None
         self._pair_index = np.zeros((2, 0), dtype=int)
         self._triplets: torch.Tensor | None = None
@@ -150,7 +90,7 @@ class Calculator(AseCalculator):
         return isinstance(self.potential, CompiledPotential)
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
-        """Names of what differs from the last call; momenta and charges do not count."""
+        """Names of what differs from the last call, except momenta and charges."""
         old = self.atoms
         if old is None:
             return list(all_changes)
@@ -169,52 +109,60 @@ class Calculator(AseCalculator):
         properties: object = None,
         system_changes: object = None,
     ) -> None:
-        """Compute everything, whatever is asked for: one gradient gives forces and stress."""
+        """Compute all properties, whatever is requested: one gradient gives forces and stress."""
         atoms = self.atoms if atoms is None else atoms
         if atoms is None:
-            raise InputError("this calculator has seen no atoms; call calculate(atoms)")
+            raise InputError("this calculator has no atoms yet; call calculate(atoms)")
         self.results = {}
-        self.atoms = self._remembered(atoms)
+        if self._seen is not None and _same_system(self._seen, atoms):
+            self.atoms = self._seen  # moving the last copy is faster than another one
+            self.atoms.positions[:] = atoms.positions
+        else:
+            self.atoms = atoms.copy()
         stress = bool(atoms.pbc.all()) and not self.potential.direct
-        with _threads(self.threads or (1 if len(atoms) < SMALL else None)):
+        with _threads(self.threads or (1 if len(atoms) < ONE_THREAD_BELOW else None)):
             predicted = self._predict(atoms, stress)
-        self.results = _results(predicted, stress)
-
-    def _remembered(self, atoms: Atoms) -> Atoms:
-        """A copy; for atoms that only moved it is the last one, with the new positions."""
-        seen = self._seen
-        if seen is None or _kind(seen) != _kind(atoms):
-            return atoms.copy()
-        seen.positions[:] = atoms.positions
-        return seen
+        energy = predicted.energy[0].item()
+        forces = predicted.forces.double().cpu().numpy()
+        self.results = {"energy": energy, "free_energy": energy, "forces": forces}
+        if stress:
+            matrix = predicted.stress[0].double().cpu().numpy()
+            self.results["stress"] = full_3x3_to_voigt_6_stress(matrix)
 
     def _predict(self, atoms: Atoms, stress: bool) -> Properties:
         _check_positions(atoms.positions)
         if self.atoms is not self._seen:
-            self._renew(atoms)
+            self._set_system(atoms)
         pair_index, pair_vec = self.neighbors.pairs(atoms.positions, self._cell, atoms.pbc)
         if pair_index is not self._pair_index:
             self._pair_index, pairs = pair_index, self._tensor(pair_index)
             self._edge_index = pairs if self.compiled else both_ways(pairs)
             if self.potential.uses_triplets:
-                centers = pairs.flatten()  # of the first half of the edges, and of the second
+                centers = pairs.flatten()  # of both halves of the edges
                 self._triplets = find_triplets(centers, self._numbers.shape[0])
         vectors = self._tensor(pair_vec, self._dtype)
         if isinstance(self.potential, CompiledPotential):
-            still = self._batch, self._cells, self._triplets
-            return self.potential.run(self._numbers, self._edge_index, vectors, *still)
-        still = self._batch, self._cells[:1], self._triplets
-        graph = Graph(self._numbers, self._edge_index, opposite(vectors), *still)
+            constant = self._batch, self._cells, self._triplets
+            return self.potential.run(self._numbers, self._edge_index, vectors, *constant)
+        constant = self._batch, self._cells[:1], self._triplets
+        graph = Graph(self._numbers, self._edge_index, opposite(vectors), *constant)
         return self.potential(graph, stress=stress)
 
-    def _renew(self, atoms: Atoms) -> None:
-        """Check and keep what stays while atoms move."""
+    def _set_system(self, atoms: Atoms) -> None:
+        """Check and keep what is constant while atoms move."""
         self._seen = None
         cell = np.where(atoms.pbc[:, None], atoms.cell.array, 0.0)
-        _check_cell(cell, atoms.pbc)
+        if not np.isfinite(cell).all():
+            raise InputError(f"the cell is {cell.tolist()} but must be finite")
+        vectors = cell[atoms.pbc]
+        if atoms.pbc.any() and not np.linalg.det(vectors @ vectors.T) > FLAT:
+            raise InputError(
+                f"the cell is {cell.tolist()}, flat along a periodic direction; give it a volume, "
+                "or set pbc to False along the directions that are not periodic"
+            )
         self.potential.check_elements(atoms.numbers)
         self._cell = cell
-        # one structure, and an empty one for compiled potentials
+        # one structure, and the empty one that compiled potentials need
         self._cells = self._tensor(np.stack([cell, np.zeros((3, 3))]), self._dtype)
         self._numbers = self._tensor(atoms.numbers, torch.long)
         self._batch = torch.zeros_like(self._numbers)
@@ -227,13 +175,13 @@ class Calculator(AseCalculator):
         return "gradpot"
 
 
-def _prepared(
+def _own_potential(
     source: str | Path | Potential,
     dtype: torch.dtype | None,
     device: str | torch.device | None,
     compile: Literal["auto"] | bool,
 ) -> Potential:
-    """A potential that nobody else can change, compiled where that is wanted."""
+    """A potential of the calculator's own, compiled or not as `compile` says."""
     if compile not in ("auto", True, False):
         raise unknown("compile", compile, ["auto", True, False])
     if not isinstance(source, Potential) and Path(source).suffix == package.SUFFIX:
@@ -241,14 +189,15 @@ def _prepared(
     if isinstance(source, CompiledPotential):
         _check_compiled(source, dtype, device, compile)
         return source
-    on_file = not isinstance(source, Potential)
-    potential = checkpoint.load(source) if on_file else copy.deepcopy(source)
+    if isinstance(source, Potential):
+        potential, beside = copy.deepcopy(source), None
+    else:
+        potential, beside = checkpoint.load(source), package.beside(source)
     dtype, device = dtype or potential.dtype, torch.device(device or potential.device)
     if compile is True and device.type != "cpu":
-        raise InputError(f"compile=True is for the CPU; leave it out with device {device}")
+        raise InputError(f"compile=True is for the CPU; leave it out on device {device}")
     if compile is True:
         return export.compiled(potential, dtype)
-    beside = package.beside(source) if on_file else None
     if compile == "auto" and beside is not None and device.type == "cpu":
         ready = export.ready(potential, dtype, beside)
         if ready is not None:
@@ -262,7 +211,7 @@ def _check_compiled(
     device: str | torch.device | None,
     compile: Literal["auto"] | bool,
 ) -> None:
-    """Refuse to ask machine code for something else than what it was made for."""
+    """Refuse options that differ from those the machine code was made for."""
     if compile is False:
         raise InputError("compile is False, but the potential is compiled; give its safetensors")
     if dtype is not None and dtype != potential.dtype:
@@ -274,7 +223,7 @@ def _check_compiled(
 
 @contextmanager
 def _threads(n: int | None) -> Iterator[None]:
-    """Let torch use `n` threads for a while; None changes nothing."""
+    """Let torch use `n` threads meanwhile; None changes nothing."""
     before = torch.get_num_threads()
     if n is None or n == before:
         yield
@@ -286,54 +235,18 @@ def _threads(n: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _results(predicted: Properties, with_stress: bool) -> dict:
-    """Of the first structure, as ASE wants them: floats, float64, stress in Voigt's order."""
-    energy = predicted.energy[0].item()
-    forces = predicted.forces.double().cpu().numpy()
-    results = {"energy": energy, "free_energy": energy, "forces": forces}
-    if with_stress:
-        stress = predicted.stress[0].double().cpu().numpy()
-        results["stress"] = full_3x3_to_voigt_6_stress(stress)
-    return results
-
-
 def _check_positions(positions: np.ndarray) -> None:
-    # one sum of squares instead of a test of each number; huge ones make it infinite as well
+    # one sum of squares is faster than a test of each number; large ones can overflow it
     if np.isfinite(np.vdot(positions, positions)) or np.isfinite(positions).all():
         return
     atom = int(np.nonzero(~np.isfinite(positions).all(axis=1))[0][0])
     raise InputError(
         f"the position of atom {atom} is {positions[atom].tolist()} but must be finite; "
-        "the dynamics or the optimization that moved it went wrong before this"
+        "an earlier step of the dynamics or the optimization went wrong"
     )
 
 
-def _check_cell(cell: np.ndarray, pbc: np.ndarray) -> None:
-    if not pbc.any():
-        return
-    if not np.isfinite(cell).all():
-        raise InputError(f"the cell is {cell.tolist()} but must be finite")
-    # volume, area or length spanned by the periodic vectors
-    vectors = cell[pbc]
-    if not np.linalg.det(vectors @ vectors.T) > 1e-12:
-        raise InputError(
-            f"the cell is {cell.tolist()}, flat along a periodic direction; "
-            "give it a volume, or set pbc to False where the structure is not periodic"
-        )
-
-
-def _kind(atoms: Atoms) -> tuple[bytes, bytes, bytes]:
-    """What is the same of two structures that differ in their positions only."""
-    return atoms.numbers.tobytes(), atoms.cell.array.tobytes(), atoms.pbc.tobytes()
-
-
-def _box(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> tuple[int, bytes, bytes]:
-    return positions.shape[0], cell.tobytes(), pbc.tobytes()
-
-
-def _all_pairs(positions: np.ndarray, pbc: np.ndarray) -> bool:
-    return positions.shape[0] < ALL_PAIRS_BELOW and not bool(pbc.any())
-
-
-def _squares(vectors: np.ndarray) -> np.ndarray:
-    return np.einsum("ij,ij->i", vectors, vectors)
+def _same_system(a: Atoms, b: Atoms) -> bool:
+    """Whether two structures differ only in their positions."""
+    arrays = ((a.numbers, b.numbers), (a.cell.array, b.cell.array), (a.pbc, b.pbc))
+    return all(old.tobytes() == new.tobytes() for old, new in arrays)

@@ -1,15 +1,14 @@
-"""Molecular dynamics through ASE, with a log, a trajectory, and an end when it goes wrong.
+"""Molecular dynamics through ASE, with a log and a trajectory, stopped when it goes wrong.
 
-`run` takes atoms with any ASE calculator. Its folder holds `md.extxyz` (frames with energy,
-forces and momenta), `md.csv` (the log) and `md.json` (settings and summary); frames and rows are
-flushed one by one, so that what was written survives whatever ends the run.
+`run` accepts atoms with any ASE calculator. Its folder holds `md.extxyz` (frames with energy,
+forces and momenta), `md.csv` (the log) and `md.json` (settings and summary). Frames and rows are
+flushed one by one, so they survive whatever ends the run.
 """
 
 import io
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from itertools import count
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,8 +18,9 @@ from ase.io.extxyz import write_extxyz
 from ase.md.md import MolecularDynamics
 from jaxtyping import Float
 
-from gradpot.errors import InputError, unknown
-from gradpot.md import limits
+from gradpot.errors import InputError
+from gradpot.md.limits import Limits, too_close
+from gradpot.md.settings import ENSEMBLES, Settings, ns_per_day
 from gradpot.md.velocities import degrees_of_freedom, thermalize
 from gradpot.process import write_json
 from gradpot.units import GPA
@@ -28,80 +28,10 @@ from gradpot.units import GPA
 TRAJECTORY, LOG, SUMMARY = "md.extxyz", "md.csv", "md.json"
 COLUMNS = ("time_fs", "potential_eV", "kinetic_eV", "total_eV", "temperature_K")
 NPT_COLUMNS = ("volume_A3", "pressure_GPa")
-ENSEMBLES = ("nve", "langevin", "npt")
 ADVICE = (
     "What usually helps: a smaller timestep, a lower temperature, a relaxed start, "
     "or training on structures like the last ones of the trajectory"
 )
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What to run; the defaults are those of the command line.
-
-    Args:
-        temperature_K: of the initial velocities, and of the thermostat.
-        ensemble: "nve" (velocity Verlet), "langevin", or "npt" (Martyna-Tobias-Klein, the cell
-            keeps its shape).
-        pressure_GPa: for npt.
-        friction_per_ps: for langevin.
-        seed: of the initial velocities and of the thermostat.
-        log_every_fs, save_every_fs: rounded to whole steps.
-        keep_velocities: use the momenta of the structure.
-        max_temperature_K: stop above; None is the larger of 10 times the temperature and the
-            temperature + 3000 K.
-        max_stretch: stop when a bond is this many times its starting length.
-    """
-
-    temperature_K: float = 300.0
-    time_ps: float = 1.0
-    timestep_fs: float = 0.5
-    ensemble: str = "nve"
-    pressure_GPa: float = 0.0
-    friction_per_ps: float = 10.0
-    seed: int = 0
-    log_every_fs: float = 5.0
-    save_every_fs: float = 10.0
-    keep_velocities: bool = False
-    max_temperature_K: float | None = None
-    max_stretch: float = 2.0
-
-    def __post_init__(self):
-        if self.ensemble not in ENSEMBLES:
-            raise unknown("ensemble", self.ensemble, ENSEMBLES)
-        for name in ("time_ps", "timestep_fs", "friction_per_ps", "log_every_fs", "save_every_fs"):
-            if not 0 < getattr(self, name) < np.inf:
-                raise InputError(f"{name} is {getattr(self, name)} but must be positive")
-        for name in ("temperature_K", "seed"):
-            if not 0 <= getattr(self, name) < np.inf:
-                raise InputError(f"{name} is {getattr(self, name)} but must not be negative")
-        if not np.isfinite(self.pressure_GPa):
-            raise InputError(f"pressure_GPa is {self.pressure_GPa} but must be finite")
-        if not self.max_stretch > 1:
-            raise InputError(f"max_stretch is {self.max_stretch} but must be more than 1")
-        if not self.temperature_limit_K > self.temperature_K:
-            raise InputError(
-                f"max_temperature_K is {self.max_temperature_K} but must be above the "
-                f"temperature, {self.temperature_K}"
-            )
-        if self.ensemble == "npt" and self.temperature_K == 0:
-            raise InputError("temperature_K is 0, but npt needs a positive temperature")
-
-    @property
-    def n_steps(self) -> int:
-        """Of the whole run."""
-        return self.steps(1000.0 * self.time_ps)
-
-    def steps(self, fs: float) -> int:
-        """The number of steps nearest to this time, at least one."""
-        return max(1, round(fs / self.timestep_fs))
-
-    @property
-    def temperature_limit_K(self) -> float:
-        """Where a run is stopped."""
-        if self.max_temperature_K is not None:
-            return self.max_temperature_K
-        return max(10.0 * self.temperature_K, self.temperature_K + 3000.0)
 
 
 def run(
@@ -114,37 +44,37 @@ def run(
     """Run the dynamics of a copy of `atoms`, with their calculator, and return the summary.
 
     Args:
-        atoms: with a calculator; momenta are used if the settings say so.
-        settings: checked when they were made.
-        folder: made if needed; must not hold a run.
-        on_step: called after every step, with its number and what the log would say.
-        stop: asked after every step; a number other than 0 (of a signal) ends the run.
+        atoms: with a calculator; their momenta are used if the settings say so.
+        settings: already validated.
+        folder: created if needed; must not hold a run.
+        on_step: called after every step, with its number and its values for the log.
+        stop: called after every step; a number other than 0 (of a signal) ends the run.
 
     Raises:
-        InputError: before anything is written, if the structure, the calculator or the folder
-            cannot be used. Dynamics that blow up are no error: the summary's "blow_up" says how.
+        InputError: the structure, the calculator or the folder cannot be used; nothing was
+            written. Dynamics that blow up are no error: see "blow_up" in the summary.
     """
     atoms, rng = _start(atoms, settings), np.random.default_rng(settings.seed)
     if not (settings.keep_velocities and atoms.has("momenta")):
         thermalize(atoms, settings.temperature_K, settings.ensemble, rng)
-    watch = limits.Health(atoms, settings.temperature_limit_K, settings.max_stretch)
+    limits = Limits(atoms, settings.temperature_limit_K, settings.max_stretch)
     n_free = degrees_of_freedom(atoms, settings.ensemble)
-    dynamics, problem = _dynamics(atoms, settings, rng), None
-    folder, begin = claim(folder), time.perf_counter()
+    dynamics, problem = ENSEMBLES[settings.ensemble](atoms, settings, rng), None
+    folder, began = claim(folder), time.perf_counter()
     with Record(folder, settings) as record:
         for step, problem in _steps(dynamics, settings.n_steps):
             if problem:
                 break
             row = _observe(atoms, step * settings.timestep_fs, n_free, settings.ensemble)
             last = step == settings.n_steps or stop() != 0
-            problem = watch.of_motion(atoms, row["potential_eV"], row["temperature_K"])
+            problem = limits.check_step(atoms, row["potential_eV"], row["temperature_K"])
             if not problem and (last or record.logs(step)):
-                problem = watch.of_geometry(atoms)
+                problem = limits.check_geometry(atoms)
             record.add(step, row, atoms, last or problem is not None)
             on_step(step, row)
             if last or problem:
                 break
-    summary = _summary(folder, settings, dynamics.nsteps, atoms, time.perf_counter() - begin)
+    summary = _summary(folder, settings, dynamics.nsteps, atoms, time.perf_counter() - began)
     summary["blow_up"] = problem and f"at {summary['time_fs']:g} fs {problem}. {ADVICE}"
     summary["interrupted"] = bool(stop())
     write_json(folder / SUMMARY, summary)
@@ -152,63 +82,32 @@ def run(
 
 
 def _start(atoms: Atoms, settings: Settings) -> Atoms:
-    """A copy, after everything that could be wrong with it was checked."""
+    """A copy, after checking everything that could stop the run."""
     start = atoms.copy()
     start.calc, start.info = atoms.calc, {}
     if len(start) == 0:
         raise InputError("the structure has no atoms")
-    if settings.ensemble == "npt" and not start.pbc.all():
-        raise InputError("npt needs a cell that is periodic along all three axes; use langevin")
-    if settings.ensemble == "npt" and "stress" not in _gives(atoms):
-        raise InputError("npt needs stress, which this calculator does not give; use langevin")
-    if settings.ensemble == "npt" and start.constraints:
-        raise InputError("npt cannot keep atoms fixed; remove the constraints of the structure")
-    problem = limits.too_close(start)
-    if problem:
-        raise InputError(f"the structure cannot be started from: {problem}")
+    if start.get_number_of_degrees_of_freedom() == 0:
+        raise InputError("the structure has only fixed atoms; remove some of its constraints")
+    if settings.ensemble == "npt":
+        if not start.pbc.all():
+            raise InputError("npt needs a cell that is periodic along all three axes; use langevin")
+        if "stress" not in getattr(atoms.calc, "implemented_properties", ()):
+            raise InputError("npt needs stress, but this calculator has none; use langevin")
+        if start.constraints:
+            raise InputError("npt cannot fix atoms; remove the constraints of the structure")
+    if problem := too_close(start):
+        raise InputError(f"cannot start from this structure: {problem}")
     start.get_forces()
     return start
 
 
-def _gives(atoms: Atoms) -> Sequence[str]:
-    """What the calculator can compute."""
-    return getattr(atoms.calc, "implemented_properties", ())
-
-
-def _dynamics(atoms: Atoms, settings: Settings, rng: np.random.Generator) -> MolecularDynamics:
-    from ase.md.langevin import Langevin
-    from ase.md.nose_hoover_chain import IsotropicMTKNPT
-    from ase.md.verlet import VelocityVerlet
-
-    timestep = settings.timestep_fs * units.fs
-    if settings.ensemble == "nve":
-        return VelocityVerlet(atoms, timestep)
-    if settings.ensemble == "langevin":
-        friction = settings.friction_per_ps / (1000.0 * units.fs)
-        return Langevin(
-            atoms,
-            timestep,
-            temperature_K=settings.temperature_K,
-            friction=friction,
-            fixcm=False,
-            rng=rng,
-        )
-    return IsotropicMTKNPT(
-        atoms,
-        timestep,
-        temperature_K=settings.temperature_K,
-        pressure_au=settings.pressure_GPa * GPA,
-        tdamp=100 * timestep,
-        pdamp=1000 * timestep,
-    )
-
-
 def _steps(dynamics: MolecularDynamics, n_steps: int) -> Iterator[tuple[int, str | None]]:
-    """The number of each step, from 0; if the calculator refuses the atoms, also why."""
+    """The number of each step, from 0, and why the calculator refused the atoms, or None."""
     stepping = dynamics.irun(n_steps)
     while True:
         try:
-            # numbers on their way to infinity are for `Health` to report, not for numpy
+            # `Limits` reports numbers that diverge; numpy need not warn of them
             with np.errstate(all="ignore"):
                 next(stepping)
         except StopIteration:
@@ -220,6 +119,7 @@ def _steps(dynamics: MolecularDynamics, n_steps: int) -> Iterator[tuple[int, str
 
 
 def _observe(atoms: Atoms, time_fs: float, n_free: int, ensemble: str) -> dict[str, float]:
+    """A row of the log, by the names of its `columns`."""
     potential, kinetic = atoms.get_potential_energy(), atoms.get_kinetic_energy()
     temperature = 2.0 * kinetic / (n_free * units.kB)
     values = [time_fs, potential, kinetic, potential + kinetic, temperature]
@@ -230,12 +130,12 @@ def _observe(atoms: Atoms, time_fs: float, n_free: int, ensemble: str) -> dict[s
 
 
 def columns(ensemble: str) -> tuple[str, ...]:
-    """Of the log."""
+    """Names of the columns of the log."""
     return COLUMNS + (NPT_COLUMNS if ensemble == "npt" else ())
 
 
 class Record:
-    """The trajectory and the log while they are written, each piece flushed whole."""
+    """Writes the trajectory and the log; every frame and row is flushed whole."""
 
     def __init__(self, folder: Path, settings: Settings):
         self.log_every = settings.steps(settings.log_every_fs)
@@ -252,11 +152,11 @@ class Record:
         self._log.close()
 
     def logs(self, step: int) -> bool:
-        """Whether this step gets a row."""
+        """Whether this step gets a row in the log."""
         return step % self.log_every == 0
 
     def add(self, step: int, row: dict[str, float], atoms: Atoms, always: bool) -> None:
-        """Write what is due at this step, or both."""
+        """Write the row and the frame that are due at this step, or `always` both."""
         if always or self.logs(step):
             first, *rest = row.values()
             _write(self._log, f"{first:.12g}," + ",".join(f"{value:.8f}" for value in rest) + "\n")
@@ -281,7 +181,7 @@ def read_log(path: Path | str) -> dict[str, Float[np.ndarray, "n_rows"]]:
 
 
 def drift(log: dict[str, np.ndarray], n_atoms: int) -> float | None:
-    """Slope of the total energy in meV/atom/ps by least squares; None for less than three rows."""
+    """Least-squares slope of the total energy in meV/atom/ps; None for fewer than three rows."""
     if log["time_fs"].shape[0] < 3:
         return None
     slope = np.polyfit(log["time_fs"] / 1000.0, log["total_eV"] * 1000.0, 1)[0]
@@ -289,10 +189,10 @@ def drift(log: dict[str, np.ndarray], n_atoms: int) -> float | None:
 
 
 def claim(folder: Path | str) -> Path:
-    """Make the folder of a run; one that holds a run already is left alone.
+    """Create the folder of a run.
 
     Raises:
-        InputError: it does.
+        InputError: it already holds a run, or is a file.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
@@ -302,11 +202,6 @@ def claim(folder: Path | str) -> Path:
             raise InputError(f"{folder} already holds a run ({name}); choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def next_free() -> Path:
-    """The first of md-1, md-2, ... that does not exist here."""
-    return next(path for n in count(1) if not (path := Path(f"md-{n}")).exists())
 
 
 def _summary(
@@ -319,7 +214,7 @@ def _summary(
         "drift_meV_atom_ps": drift(log, len(atoms)) if nve else None,
         "mean_temperature_K": log["temperature_K"].mean(),
         "max_temperature_K": log["temperature_K"].max(),
-        "ns_per_day": time_fs * 1e-6 / (seconds / 86400.0),
+        "ns_per_day": ns_per_day(time_fs, seconds),
         "seconds": seconds,
     }
     # JSON has neither NaN nor infinity

@@ -20,7 +20,7 @@ from gradpot.models.base import N_ELEMENTS, Model
 from gradpot.nn.activations import Activation, gain
 from gradpot.nn.activations import activation as activation_by_name
 from gradpot.nn.angular import SphericalBessel, zonal_harmonics
-from gradpot.nn.initialize import linear
+from gradpot.nn.initialize import Stack, linear
 from gradpot.nn.radial import polynomial_cutoff
 from gradpot.nn.segment import sum_by, sum_pairs
 
@@ -247,7 +247,7 @@ class Interaction(nn.Module):
         return self.after(m + self.activation(self.skip(self.before(h))))
 
 
-class Outputs(nn.Module):
+class Outputs(Stack):
     """All output blocks at once: they have equal sizes, so each layer is one batched product.
 
     Args:
@@ -271,9 +271,8 @@ class Outputs(nn.Module):
             x = self.activation(torch.baddbmm(bias, x, weight))
         return (x @ self.last).sum(0).squeeze(-1)
 
-    def bound_moments(self, sums: Float[Tensor, "n_blocks n_atoms width"], limit: float) -> None:
-        """See `nn.initialize.bound_moments`: each block by itself, while biases are zero."""
-        x = sums
+    def bound_moments(self, x: Float[Tensor, "n_blocks n_atoms width"], limit: float) -> None:
+        """Each block by itself, while biases are zero."""
         for weight in (self.up, *self.hidden):
             x = x @ weight
             size = (x.square().mean((1, 2), keepdim=True).sqrt() / limit).clamp(min=1.0)

@@ -1,11 +1,10 @@
-"""Activations, by name.
+"""Activations by name.
 
-A network that is trained on its derivative is two networks: the forward pass with activation φ
-and the backward pass, which computes the forces, with φ′. IReLU is the φ whose φ′ is ReLU
-(arXiv 2310.01649, section 3); it and its relatives are in `nn.irelu`.
+A network that is trained on its derivative is two networks: the forward pass with activation φ, and
+the backward pass, which computes the forces, with φ′. IReLU is the φ whose φ′ is ReLU
+(arXiv 2310.01649, section 3). It and its relatives are in `nn.irelu`.
 """
 
-import re
 import warnings
 from collections.abc import Callable
 from math import log, pi, sqrt
@@ -32,7 +31,7 @@ def squared_relu(x: Tensor) -> Tensor:
 
 def mish(x: Tensor) -> Tensor:
     """x·tanh(ln(1 + eˣ)) (arXiv 1908.08681)."""
-    # the second derivative of PyTorch's own is NaN beyond x = 88 in float32
+    # the second derivative of PyTorch's own mish is NaN beyond x = 88 in float32
     return x * torch.tanh(F.softplus(x))
 
 
@@ -48,7 +47,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "squared_relu": squared_relu,
     "relu": torch.relu,
 }
-# made with a number, "tent(3)", or without; every call makes a new one
+# made with a number, as in "tent(3)", or without; every call makes a new one
 FAMILIES: dict[str, Callable[..., Activation]] = {
     "leaky_irelu": leaky_irelu,
     "ielu": ielu,
@@ -59,13 +58,16 @@ FAMILIES: dict[str, Callable[..., Activation]] = {
 
 
 def activation(name: str) -> Activation:
-    """Look up or make an activation, such as "silu" or "capped_irelu(2)"; warn of bad forces.
+    """Look up or make an activation, such as "silu" or "capped_irelu(2)".
 
-    Some are modules with parameters: a network takes a copy of its own (`copy.deepcopy`, which
-    leaves functions as they are) for every place where it uses one.
+    Some are modules with parameters. A network needs a copy for every place where it uses one:
+    `copy.deepcopy`, which leaves functions as they are.
+
+    Warns:
+        UserWarning: forces would be discontinuous (ReLU).
 
     Raises:
-        InputError: the name or the number in brackets is wrong.
+        InputError: the name or the number in parentheses is wrong.
     """
     if name == "relu":
         warnings.warn(
@@ -77,35 +79,32 @@ def activation(name: str) -> Activation:
 
 
 def look_up(name: str) -> Activation:
-    """`activation` without a warning."""
+    """`activation` without the warning."""
     if not isinstance(name, str):
         raise InputError(f"activation is {name!r}, expected a name such as 'irelu'")
     base, bracket, rest = name.partition("(")
     if base in FAMILIES:
-        return FAMILIES[base](*([_number(name, rest)] if bracket else []))
+        try:
+            numbers = [float(rest[:-1])] if bracket and rest.endswith(")") else []
+        except ValueError:
+            numbers = []
+        if len(numbers) != bool(bracket):
+            raise InputError(f"activation {name!r} is not understood; write {base}(2)")
+        return FAMILIES[base](*numbers)
     if base not in ACTIVATIONS:
         raise unknown("activation", name, (*ACTIVATIONS, *(f"{f}(number)" for f in FAMILIES)))
     if bracket:
-        raise InputError(f"activation {name!r}: {base} takes no number; write {base!r}")
+        raise InputError(f"activation {name!r}: {base} has no number; write {base!r}")
     return ACTIVATIONS[base]
 
 
-def _number(name: str, rest: str) -> float:
-    """What stands before the closing bracket."""
-    try:
-        return float(re.fullmatch(r"(.*)\)", rest)[1])  # type: ignore[index]
-    except (TypeError, ValueError):
-        base = name.partition("(")[0]
-        raise InputError(f"activation {name!r} is not understood; write {base}(2)") from None
-
-
 def gain(function: Activation) -> float:
-    """1/√E[φ(x)²] for x ~ N(0, 1): what weights after φ need to keep the second moment.
+    """1/√E[φ(x)²] for x ~ N(0, 1): the factor of weights after φ that keeps the second moment.
 
-    √(8/3) for IReLU.
+    It is √(8/3) for IReLU.
     """
     x = torch.linspace(-10.0, 10.0, 20001, dtype=torch.float64)
-    # the trapezoidal rule is exact to rounding for smooth φ, to 1e-7 for those with joints
+    # the trapezoidal rule is exact to rounding for smooth φ, and to 1e-7 for those with kinks
     density = torch.exp(-0.5 * x.square()) * (1e-3 / sqrt(2 * pi))
     with torch.no_grad():
         return float((density * function(x).square()).sum().rsqrt())

@@ -1,7 +1,7 @@
-"""Functions of angles, and the radial functions that go with them: spherical bases.
+"""Functions of angles and directions, and the radial functions of spherical bases.
 
-An angle enters by its cosine alone, as a polynomial: no inverse function whose slope would be
-infinite at straight and zero angles.
+An angle enters as a polynomial of its cosine. The angle itself would have an infinite derivative
+where three atoms are in line.
 """
 
 from math import pi, sqrt
@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-# how far the interval of the Chebyshev polynomials reaches beyond [0, 1] on both sides: at its
-# ends the slope of arccos is infinite
+# the interval of the Chebyshev polynomials extends beyond [0, 1] by this much on both sides: at
+# its ends the derivative of arccos is infinite
 MARGIN = 0.01
 # functions of `spherical_harmonics`
 N_EVEN, N_ODD = 6, 3
@@ -23,8 +23,8 @@ class SphericalBessel(nn.Module):
 
     z_ln is the n-th zero of the spherical Bessel function j_l; l = 0 … `n_spherical` − 1,
     n = 1 … `n_radial`. Recursions and closed forms in sines and cosines lose all digits where x
-    is small and l is not. All functions are smooth, so they are a matrix product of a few dozen
-    Chebyshev polynomials: an absolute error of some roundings everywhere.
+    is small and l is large. The functions are smooth, so each is a sum of a few dozen Chebyshev
+    polynomials, as one matrix product: accurate to a few roundings everywhere.
     """
 
     order: Tensor
@@ -37,10 +37,10 @@ class SphericalBessel(nn.Module):
         zeros = bessel_zeros(n_spherical, n_radial)
         degree = np.arange(n_spherical)[:, None]
         norm = sqrt(2.0) / np.abs(spherical_jn(degree + 1, zeros))
-        # the fastest function turns by half its last zero from the middle to the end; terms of
-        # higher degree than that fall off faster than any exponential
-        turn = (0.5 + MARGIN) * zeros.max()
-        n_terms = int(turn + 7.0 * turn ** (1 / 3)) + 6
+        # phase of the fastest function from the middle to the end of the interval; terms of a
+        # higher degree decay faster than any exponential
+        phase = (0.5 + MARGIN) * zeros.max()
+        n_terms = int(phase + 7.0 * phase ** (1 / 3)) + 6
         node = np.cos(pi * (np.arange(n_terms) + 0.5) / n_terms)
         x = 0.5 + (0.5 + MARGIN) * node[:, None, None]
         # j_l(-x) = (-1)^l j_l(x)
@@ -55,7 +55,7 @@ class SphericalBessel(nn.Module):
     def forward(
         self, x: Float[Tensor, "n"], envelope: Float[Tensor, "n"]
     ) -> Float[Tensor, "n n_basis"]:
-        """Times an envelope, for 0 ≤ x ≤ 1; n runs faster than l."""
+        """All functions times an envelope, for 0 ≤ x ≤ 1; n runs faster than l."""
         angle = torch.acos((x - 0.5) * (1.0 / (0.5 + MARGIN)))
         return (envelope[:, None] * torch.cos(angle[:, None] * self.order)) @ self.coefficients
 
@@ -63,7 +63,7 @@ class SphericalBessel(nn.Module):
 def bessel_zeros(n_spherical: int, n_radial: int) -> Float[np.ndarray, "n_spherical n_radial"]:
     """The first positive zeros of the spherical Bessel functions j_l.
 
-    Between two zeros of j_l lies one of j_{l+1}.
+    There is one zero of j_{l+1} between two zeros of j_l.
     """
     from scipy.optimize import brentq
     from scipy.special import spherical_jn
@@ -95,9 +95,10 @@ def zonal_harmonics(cosine: Float[Tensor, "n"], n_spherical: int) -> Float[Tenso
 def spherical_harmonics(
     direction: Float[Tensor, "n 3"],
 ) -> tuple[Float[Tensor, "n 6"], Float[Tensor, "n 3"]]:
-    """Degrees 0 and 2, which are the same for −direction; and 1, which change sign.
+    """Real spherical harmonics: those of degrees 0 and 2, and those of degree 1.
 
-    Each has a mean square of 1 over the sphere, 4π times the usual.
+    The first are even, the last change sign with the direction. Each has a mean square of 1 over
+    the sphere, 4π times the usual.
 
     Args:
         direction: unit vectors.

@@ -1,13 +1,13 @@
-"""Linear layers and small networks, with an initialization that knows the activation.
+"""Linear layers and MLPs, whose initialization knows the activation and the depth.
 
-Weights are drawn after Glorot and Bengio (2010), as the published networks do, times the gain of
-the activation that a layer's input has passed: an activation that shrinks second moments, or
-squares them, then leaves the same signal behind it.
+Weights are drawn after Glorot and Bengio (2010), as in the published networks, times the gain of
+the activation before the layer. The second moment of the signal then stays the same behind any
+activation.
 """
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from copy import deepcopy
-from functools import partial
 from itertools import pairwise
 
 import torch
@@ -18,17 +18,17 @@ from gradpot.nn.activations import Activation, gain
 
 
 def branch_scale(n_layers: int) -> float:
-    """What the last weights of each of `n_layers` residual branches are multiplied by: 1/√(2n).
+    """Factor of the last weights of each of `n_layers` residual branches: 1/√(2n).
 
-    All branches together then add half of the first layer's second moment, whatever their
-    number. IReLU squares: a branch's moment grows as q², so that without the factor ½,
-    dq/dl = q²/n from q = 1, moments would diverge at the last layer.
+    Together the branches add half of the first layer's second moment q, whatever their number.
+    IReLU squares its input, so a branch adds q²: without the ½, dq/dl = q²/n from q = 1 diverges
+    at the last layer.
     """
     return (2 * n_layers) ** -0.5
 
 
 def linear(n_in: int, n_out: int, gain: float = 1.0, bias: bool = True) -> nn.Linear:
-    """A linear layer with weights of variance 2·gain²/(n_in + n_out) and zero bias."""
+    """A linear layer with weights of variance 2·gain²/(n_in + n_out) and a bias of zero."""
     layer = nn.Linear(n_in, n_out, bias=bias)
     nn.init.xavier_normal_(layer.weight, gain)
     if bias:
@@ -37,11 +37,11 @@ def linear(n_in: int, n_out: int, gain: float = 1.0, bias: bool = True) -> nn.Li
 
 
 class MLP(nn.Module):
-    """Linear layers with an activation between them, none after the last.
+    """Linear layers with activations between them, and none after the last.
 
     Args:
         sizes: widths from input to output, at least two.
-        scale: of the output at the start.
+        scale: rms of the output at the start, for inputs of unit second moment.
     """
 
     def __init__(self, sizes: Sequence[int], activation: Activation, scale: float = 1.0):
@@ -51,7 +51,7 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList(
             linear(n_in, n_out, g) for (n_in, n_out), g in zip(pairwise(sizes), gains, strict=True)
         )
-        # one with parameters has its own in every place
+        # an activation with parameters has its own in every place
         own: list = [deepcopy(activation) for _ in sizes[2:]]
         self.activations = nn.ModuleList(own) if isinstance(activation, nn.Module) else own
 
@@ -61,22 +61,44 @@ class MLP(nn.Module):
         return self.layers[-1](x)
 
 
+class Stack(nn.Module, ABC):
+    """A module with several weight matrices of its own, which knows how to bound them."""
+
+    @abstractmethod
+    def bound_moments(self, x: Tensor, limit: float) -> None:
+        """Divide its weights in place: for this input no product has an rms above `limit`."""
+
+
 @torch.no_grad()
 def bound_moments(network: nn.Module, *inputs: object, limit: float = 1.0) -> None:
-    """Divide the weights of layers, in place: for these inputs no output has an rms above `limit`.
+    """Divide weights in place: for these inputs, no layer's output has an rms above `limit`.
 
-    Layer by layer as in `unit_moments`, in the one pass in which each layer is reached. For
-    networks in which an activation that squares follows another without a path around it:
-    GemNet and DimeNet++ multiply the logarithm of what deviates by 2⁸ and more in a block. A
-    layer is a module with a matrix named weight that is no table of embeddings; one with
-    several matrices of its own brings a method `bound_moments`, which is given its inputs.
+    All layers are treated in one pass, in the order in which `forward` reaches them, as in
+    `unit_moments`. This is for networks that stack quadratic activations without skip connections:
+    a block of GemNet or DimeNet++ raises deviations to the power of 2⁸ and more. A layer is a
+    module with a matrix named weight that is not an embedding, or a `Stack`.
     """
+
+    def of_stack(stack: Stack, inputs: tuple[Tensor, ...]) -> None:
+        (x,) = inputs
+        stack.bound_moments(x, limit)
+
+    def of_layer(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        size = output.square().mean().sqrt() / limit
+        if size <= 1.0:
+            return None
+        layer.weight.div_(size)  # type: ignore[operator, union-attr]
+        return layer.forward(*inputs)
+
     hooks = []
     for module in network.modules():
-        if own := getattr(module, "bound_moments", None):
-            hooks.append(module.register_forward_pre_hook(partial(_own_bound, own, limit)))
-        elif _is_layer(module):
-            hooks.append(module.register_forward_hook(partial(_bound, limit)))
+        weight = getattr(module, "weight", None)
+        if isinstance(module, Stack):
+            hooks.append(module.register_forward_pre_hook(of_stack))
+        elif (
+            isinstance(weight, Tensor) and weight.ndim > 1 and not isinstance(module, nn.Embedding)
+        ):
+            hooks.append(module.register_forward_hook(of_layer))
     try:
         network(*inputs)
     finally:
@@ -84,36 +106,17 @@ def bound_moments(network: nn.Module, *inputs: object, limit: float = 1.0) -> No
             hook.remove()
 
 
-def _is_layer(module: nn.Module) -> bool:
-    weight = getattr(module, "weight", None)
-    return isinstance(weight, Tensor) and weight.ndim > 1 and not isinstance(module, nn.Embedding)
-
-
-def _own_bound(own: Callable, limit: float, _module: nn.Module, inputs: tuple) -> None:
-    own(*inputs, limit)
-
-
-def _bound(
-    limit: float, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
-) -> Tensor | None:
-    size = output.square().mean().sqrt() / limit
-    if size <= 1.0:
-        return None
-    layer.weight.div_(size)  # type: ignore[operator, union-attr]
-    return layer.forward(*inputs)
-
-
 @torch.no_grad()
 def unit_moments(
     network: MLP | nn.Linear, x: Float[Tensor, "n n_in"], scale: float = 1.0
 ) -> MLP | nn.Linear:
-    """Scale each layer's weights: for these inputs its outputs get unit second moment.
+    """Scale weights in place, layer by layer: for these inputs, outputs have unit second moment.
 
-    Layer by layer and in place, as Mishkin and Matas do (arXiv 1511.06422). For inputs whose
-    moments are known and far from one, such as radial bases, where the gain alone cannot help.
+    As in Mishkin and Matas (arXiv 1511.06422). For inputs whose moments are known and far from
+    one, such as radial bases, where the gain alone does not help.
 
     Args:
-        scale: of the last layer's outputs.
+        scale: rms of the last layer's outputs.
     """
     layers = list(network.layers) if isinstance(network, MLP) else [network]
     for i, layer in enumerate(layers):

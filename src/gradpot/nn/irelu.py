@@ -1,9 +1,9 @@
 """IReLU and its relatives: activations that are built from their derivative.
 
-The backward pass of a network is a network with activation φ′ (arXiv 2310.01649, section 3).
-Here φ′ is chosen, continuous, and φ is its integral, exactly and at the joints too. PyTorch has
-one kernel for most of these φ′, and one for its derivative: backward and double backward need no
-more than those and a product. Can be differentiated any number of times, and traced.
+The backward pass of a network is a network with activation φ′ (arXiv 2310.01649, section 3). Here a
+continuous φ′ is chosen, and φ is its exact integral. PyTorch has one kernel for most of these φ′
+and one for the derivative, so backward and double backward need only those and a product. All can
+be differentiated any number of times, and traced.
 """
 
 from collections.abc import Callable
@@ -20,26 +20,26 @@ from torch.nn import functional as F
 from gradpot.errors import InputError
 
 
-class Form(NamedTuple):
-    """x → φ(x) and x → φ′(x); autograd differentiates the second and never sees the first."""
+class Primitive(NamedTuple):
+    """x → φ(x) and x → φ′(x). Autograd differentiates φ′ and never sees φ."""
 
     value: Callable[[Tensor], Tensor]
-    slope: Callable[[Tensor], Tensor]
+    derivative: Callable[[Tensor], Tensor]
 
 
 class Integral(torch.autograd.Function):
-    """φ(x), with a · φ′(x) as its backward pass; keeps x and nothing else."""
+    """φ(x), with a · φ′(x) as its backward pass, for which it stores x only."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, form: Form) -> Tensor:
+    def forward(ctx: FunctionCtx, x: Tensor, phi: Primitive) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.form = form  # type: ignore[attr-defined]
-        return form.value(x)
+        ctx.phi = phi  # type: ignore[attr-defined]
+        return phi.value(x)
 
     @staticmethod
     def backward(ctx: FunctionCtx, a: Tensor):  # type: ignore[override]
         (x,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        return a * ctx.form.slope(x), None  # type: ignore[attr-defined]
+        return a * ctx.phi.derivative(x), None  # type: ignore[attr-defined]
 
 
 def half_square(x: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ def half_square(x: Tensor) -> Tensor:
     return torch.addcmul(x.new_zeros(()), x, x, value=0.5)
 
 
-IRELU = Form(lambda x: half_square(torch.relu(x)), torch.relu)
+IRELU = Primitive(lambda x: half_square(torch.relu(x)), torch.relu)
 
 
 def irelu(x: Tensor) -> Tensor:
@@ -59,52 +59,52 @@ def leaky_irelu(gamma: float = 0.1) -> Callable[[Tensor], Tensor]:
     """φ(x) = ½x² for x > 0, ½γx² below; φ′ = leaky ReLU (arXiv 2310.01649).
 
     Raises:
-        InputError: not 0 ≤ γ < 1; at γ = 1 φ would be a parabola.
+        InputError: γ is not in 0 ≤ γ < 1; at γ = 1, φ would be a parabola.
     """
     _require(0 <= gamma < 1, "gamma", gamma, "at least 0 and less than 1")
-    slope = partial(F.leaky_relu, negative_slope=gamma)
-    return partial(_call, Form(lambda x: 0.5 * x * slope(x), slope))
+    derivative = partial(F.leaky_relu, negative_slope=gamma)
+    return _activation(Primitive(lambda x: 0.5 * x * derivative(x), derivative))
 
 
 def ielu(alpha: float = 1.0) -> Callable[[Tensor], Tensor]:
     """φ(x) = ½x² for x > 0, α(eˣ − 1 − x) below; φ′ = ELU (arXiv 2310.01649).
 
     Raises:
-        InputError: not α > 0.
+        InputError: α is not positive.
     """
     _require(alpha > 0, "alpha", alpha, "positive")
-    slope = partial(F.elu, alpha=alpha)
+    derivative = partial(F.elu, alpha=alpha)
 
     def value(x: Tensor) -> Tensor:
-        return torch.where(x > 0, 0.5 * x * x, slope(x) - alpha * x)
+        return torch.where(x > 0, 0.5 * x * x, derivative(x) - alpha * x)
 
-    return partial(_call, Form(value, slope))
+    return _activation(Primitive(value, derivative))
 
 
 def capped_irelu(c: float = 2.0) -> Callable[[Tensor], Tensor]:
-    """φ′ = clip(x, 0, c): IReLU up to c, from there a straight line of slope c.
+    """φ′ = clip(x, 0, c): IReLU up to c, and beyond it a straight line of slope c.
 
     Raises:
-        InputError: not c > 0.
+        InputError: c is not positive.
     """
     _require(c > 0, "c", c, "positive")
-    slope = partial(F.hardtanh, min_val=0.0, max_val=c)
+    derivative = partial(F.hardtanh, min_val=0.0, max_val=c)
 
     def value(x: Tensor) -> Tensor:
-        s = slope(x)
-        return s * torch.sub(x, s, alpha=0.5)
+        d = derivative(x)
+        return d * torch.sub(x, d, alpha=0.5)
 
-    return partial(_call, Form(value, slope))
+    return _activation(Primitive(value, derivative))
 
 
 def tent(c: float = 2.0) -> Callable[[Tensor], Tensor]:
-    """φ″ = max(0, 1 − |x|/c)/c: C², ReLU with its corner rounded from −c to c.
+    """φ″ = max(0, 1 − |x|/c)/c: ReLU with its corner rounded from −c to c, C².
 
-    φ″ has area 1, so that φ is 0 below −c and x above c, and it is even, so that it is largest
-    where the inputs of an initialized network are. At c = 2, φ″(0) = ½ as for SiLU.
+    φ″ has area 1, so φ is 0 below −c and x above c. φ″ is even, so it is largest where the inputs
+    of an initialized network are. At c = 2, φ″(0) = ½ as for SiLU.
 
     Raises:
-        InputError: not c > 0.
+        InputError: c is not positive.
     """
     _require(c > 0, "c", c, "positive")
 
@@ -112,20 +112,20 @@ def tent(c: float = 2.0) -> Callable[[Tensor], Tensor]:
         rest = (1.0 - x.abs() / c).relu()
         return x.relu() + (c / 6.0) * rest * rest * rest
 
-    def slope(x: Tensor) -> Tensor:
+    def derivative(x: Tensor) -> Tensor:
         u = (x / c).clamp(-1.0, 1.0)
         return 0.5 + u - 0.5 * u * u.abs()
 
-    return partial(_call, Form(value, slope))
+    return _activation(Primitive(value, derivative))
 
 
 class IReLUSpline(nn.Module):
-    """A trainable C¹ quadratic spline with straight ends: a sum of shifted IReLUs.
+    """A trainable quadratic spline with straight ends, C¹: a sum of shifted IReLUs.
 
     φ(x) = offset + s₀x + Σ_k (s_{k+1} − s_k)/h · [irelu(x − t_k) − irelu(x − t_k − h)]; the
-    parameters s are φ′ at `n_pieces` + 1 knots t from −4 to 4, h apart. Between knots φ′ is
-    linear, beyond the last it is constant. All such splines are of this form. It starts as SiLU,
-    by least squares from −6 to 6.
+    parameters s are φ′ at `n_pieces` + 1 knots t from −4 to 4, which are h apart. Between knots
+    φ′ is linear, and beyond them constant; every such spline has this form. It starts as a least
+    squares fit to SiLU from −6 to 6.
 
     Raises:
         InputError: `n_pieces` is not a whole number from 1 to 64.
@@ -148,7 +148,7 @@ class IReLUSpline(nn.Module):
         self.slopes = nn.Parameter(slopes.to(torch.get_default_dtype()))
 
     def pieces(self, x: Tensor) -> list[Tensor]:
-        """What each interval adds: its integral of clip(x − t_k, 0, h)."""
+        """The term of each interval: the integral of clip(x − t_k, 0, h)."""
         return [self.piece(x + (self.END - k * self.spacing)) for k in range(self.n_pieces)]
 
     def forward(self, x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
@@ -159,8 +159,11 @@ class IReLUSpline(nn.Module):
         return y
 
 
-def _call(form: Form, x: Tensor) -> Tensor:
-    return Integral.apply(x, form)  # type: ignore[return-value]
+def _activation(phi: Primitive) -> Callable[[Tensor], Tensor]:
+    def activation(x: Tensor) -> Tensor:
+        return Integral.apply(x, phi)  # type: ignore[return-value]
+
+    return activation
 
 
 def _require(true: bool, name: str, value: int | float, expected: str) -> None:

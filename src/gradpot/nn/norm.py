@@ -1,10 +1,10 @@
-"""Batch norm that a training step can be traced through.
+"""Batch norm without side effects, so that a training step can be traced.
 
-In training mode a batch is normalized by its own mean and variance and nothing is remembered, so
-a step has no side effect. What evaluation needs is measured before it, over a few batches:
-"precise batch norm" (Wu and Johnson, arXiv 2105.07576, section 3). A network that is trained on
-its derivatives is better without: in training mode the force on one molecule depends on the
-others of its batch (arXiv 2310.01649).
+In training mode a batch is normalized by its own mean and variance, and nothing is stored. The
+moments for evaluation are measured over a few batches before they are needed: "precise batch norm"
+(Wu and Johnson, arXiv 2105.07576, section 3). Networks that are trained on derivatives do better
+without batch norm: in training mode the forces on a molecule depend on the rest of its batch
+(arXiv 2310.01649).
 """
 
 from collections.abc import Iterable, Sequence
@@ -36,14 +36,14 @@ class BatchNorm(nn.Module):
         self.register_buffer("variance", torch.ones(width))
 
     def forward(self, *parts: Float[Tensor, "_ width"]) -> list[Tensor]:
-        """Each part of a batch, normalized by the moments of the whole."""
+        """Each part of a batch, normalized by the moments of the whole batch."""
         mean, variance = moments(parts) if self.training else (self.mean, self.variance)
         scale = self.weight * (variance + EPSILON).rsqrt()
         return [(part - mean) * scale + self.bias for part in parts]
 
 
 class NoNorm(nn.Module):
-    """Every part as it is."""
+    """The identity."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -64,26 +64,32 @@ def moments(parts: Sequence[Float[Tensor, "_ width"]]) -> Moments:
 
 
 def batch_norms(model: nn.Module) -> list[BatchNorm]:
-    """The batch norms of a model, in its own order."""
+    """The batch norms of a model, in the order of its modules."""
     return [module for module in model.modules() if isinstance(module, BatchNorm)]
 
 
 @torch.no_grad()
 def measure(model: nn.Module, batches: Iterable) -> None:
-    """Set the mean and the variance of every batch norm to those of some batches.
+    """Set the mean and variance of every batch norm to those of some batches.
 
-    The variance is that within the batches and that between their means. The model is left in
-    the mode that it was in.
+    The variance is the sum of that within batches and that between their means. The model keeps
+    its mode.
 
     Args:
-        batches: what the model is called with, one after the other.
+        batches: inputs of the model, one after the other.
     """
     layers = batch_norms(model)
     if not layers:
         return
     seen: list[list[Moments]] = [[] for _ in layers]
+
+    def note(into: list[Moments], _layer: nn.Module, parts: tuple[Tensor, ...]) -> None:
+        # batches without rows, such as those of isolated atoms, have no moments
+        if parts[0].shape[0]:
+            into.append(moments(parts))
+
     hooks = [
-        layer.register_forward_pre_hook(partial(_note, into))
+        layer.register_forward_pre_hook(partial(note, into))
         for layer, into in zip(layers, seen, strict=True)
     ]
     training = model.training
@@ -93,13 +99,7 @@ def measure(model: nn.Module, batches: Iterable) -> None:
     model.train(training)
     for layer, hook, pairs in zip(layers, hooks, seen, strict=True):
         hook.remove()
-        # batches without rows, such as those of lone atoms, have no moments
         if pairs:
             means, variances = (torch.stack(column) for column in zip(*pairs, strict=True))
             layer.mean.copy_(means.mean(0))
             layer.variance.copy_(variances.mean(0) + means.var(0, correction=0))
-
-
-def _note(into: list[Moments], _layer: nn.Module, parts: tuple[Tensor, ...]) -> None:
-    if parts[0].shape[0]:
-        into.append(moments(parts))

@@ -1,9 +1,9 @@
 """Functions of a distance: bases, cutoffs, and the filters W(r) of continuous convolutions.
 
-A filter is a network of one number, evaluated on every pair and through two derivatives. The
-spline form asks the network only for the control points of a uniform cubic B-spline and lets
-every pair interpolate between four of them: C², compact, no exponential per pair, and energy and
-forces stay consistent to rounding, because the spline *is* the model.
+A filter is a network of one number that is evaluated for every pair and differentiated twice. The
+spline form evaluates it only at the control points of a uniform cubic B-spline, and every pair
+interpolates between four of them. The result is C², compact and needs no exponential per pair.
+Energy and forces stay consistent to rounding, because the spline *is* the model.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# exp(-27) = 2e-12: smaller values would become denormal numbers, on which CPUs crawl
+# exp(−27) = 2e-12: smaller values would become denormal numbers, which are slow on many CPUs
 LOWEST_EXPONENT = -27.0
 # coefficients of 1, u, u², u³ in the four B-splines that overlap an interval, 0 ≤ u < 1
 CUBIC = [
@@ -28,7 +28,7 @@ CUBIC = [
 class GaussianBasis(nn.Module):
     """exp(−½(r − μ_k)²/Δ²) with `n_radial` centers from 0 to the cutoff, Δ apart.
 
-    SchNet, arXiv 1706.08566, section 4.2. Cut to exact zero, without a jump, beyond 7.3 Δ.
+    SchNet, arXiv 1706.08566, section 4.2. Beyond 7.3 Δ they are exactly 0, without a jump.
     """
 
     centers: Tensor
@@ -45,7 +45,7 @@ class GaussianBasis(nn.Module):
 
 
 class BesselBasis(nn.Module):
-    """sin(nπr/r_c)/r for n = 1 … `n_radial` (DimeNet, arXiv 2003.03123, equation 7, unnormed).
+    """sin(nπr/r_c)/r for n = 1 … `n_radial` (DimeNet, arXiv 2003.03123, eq. 7, not normalized).
 
     Finite at r = 0, where its value is nπ/r_c.
     """
@@ -62,15 +62,15 @@ class BesselBasis(nn.Module):
 
 
 def cosine_cutoff(r: Float[Tensor, "n"], cutoff: float) -> Float[Tensor, "n"]:
-    """Fall from 1 at r = 0 to 0, with zero slope, at the cutoff; 0 beyond."""
+    """Fall from 1 at r = 0 to 0 at the cutoff, with zero derivative there; 0 beyond."""
     return 0.5 * (torch.cos(r.clamp(max=cutoff) * (pi / cutoff)) + 1.0)
 
 
 def envelope(r: Float[Tensor, "n"], cutoff: float) -> Float[Tensor, "n 1"]:
-    """1 − 10x³ + 15x⁴ − 6x⁵ of x = r/cutoff: from 1 to 0, flat and without curvature at both ends.
+    """1 − 10x³ + 15x⁴ − 6x⁵ with x = r/cutoff: two derivatives vanish at both ends.
 
-    `polynomial_cutoff` with p = 3, as a product, for factors of a pair that many columns share:
-    see `bspline`.
+    `polynomial_cutoff` with p = 3, as a matrix product, because many columns share the factor of
+    a pair: see `bspline`.
     """
     x = (r / cutoff).clamp(max=1.0)
     powers = torch.stack([torch.ones_like(x), x**3, x**4, x**5], dim=1)
@@ -78,10 +78,10 @@ def envelope(r: Float[Tensor, "n"], cutoff: float) -> Float[Tensor, "n 1"]:
 
 
 def polynomial_cutoff(x: Float[Tensor, "n"], p: int) -> Float[Tensor, "n"]:
-    """1 − ½(p+1)(p+2)xᵖ + p(p+2)xᵖ⁺¹ − ½p(p+1)xᵖ⁺²: from 1 at 0 to 0 at x = 1, for 0 ≤ x ≤ 1.
+    """1 − ½(p+1)(p+2)xᵖ + p(p+2)xᵖ⁺¹ − ½p(p+1)xᵖ⁺², from 1 at x = 0 to 0 at x = 1.
 
-    DimeNet, arXiv 2003.03123, equation 8; value, slope and curvature vanish at 1. As a product
-    whose factors do not cancel.
+    DimeNet, arXiv 2003.03123, equation 8. The value and two derivatives vanish at 1. It is
+    computed as a product, whose factors do not cancel.
     """
     rest = torch.zeros_like(x)
     for k in reversed(range(p)):
@@ -90,23 +90,23 @@ def polynomial_cutoff(x: Float[Tensor, "n"], p: int) -> Float[Tensor, "n"]:
 
 
 def bspline_grid(n_control: int, cutoff: float) -> Float[Tensor, "n_control"]:
-    """Where the control points of `interpolate` lie, in Å: one below 0, the last two below r_c."""
+    """Positions of control points in Å: one below 0, and the last two intervals below r_c."""
     return torch.arange(-1, n_control - 1) * (cutoff / n_control)
 
 
 def bspline(
     r: Float[Tensor, "n"], n_control: int, cutoff: float
 ) -> tuple[Float[Tensor, "n 4"], Int[Tensor, "n"]]:
-    """Uniform cubic B-splines on [0, cutoff]: the four that are not zero at r, and the first's row.
+    """Uniform cubic B-splines on [0, cutoff]: the four that are nonzero at r, and the first's row.
 
-    Their weights add up to 1. With zeros for all control points after the last, see
-    `tables`, value, slope and curvature of the sum vanish at the cutoff; beyond it all is 0.
+    Their weights add up to 1. With zeros for the control points after the last (see `tables`), the
+    value and two derivatives of the sum vanish at the cutoff. Beyond it the sum is 0.
     """
     t = (r * (n_control / cutoff)).clamp(max=float(n_control))
     row = t.detach().floor()
     u = t - row
-    # a product of matrices, because the compiler keeps its result: everything else about an edge
-    # it would compute again for each of the network's columns
+    # a matrix product, because the compiler keeps its result; it recomputes anything else about a
+    # pair for each of the network's columns
     powers = torch.stack([torch.ones_like(u), u, u * u, u * u * u], dim=1)
     return powers @ u.new_tensor(CUBIC), row.long()
 
@@ -114,16 +114,16 @@ def bspline(
 def interpolate(
     weights: Float[Tensor, "n 4"], row: Int[Tensor, "n"], table: Float[Tensor, "n_rows n_out"]
 ) -> Float[Tensor, "n n_out"]:
-    """Cubic splines through a table of control points: four of its rows for each value."""
+    """Cubic splines with a table of control points: each value uses four of its rows."""
     terms = [weights[:, a, None] * table.index_select(0, row + a) for a in range(4)]
     return terms[0] + terms[1] + terms[2] + terms[3]
 
 
 class MLPFilters(nn.Module):
-    """W_l(r) = network_l(basis(r)) · cutoff(r), as published: every network on every pair.
+    """W_l(r) = network_l(basis(r)) · cutoff(r), as published: every network for every pair.
 
     Args:
-        networks: one for each layer, of the basis; their outputs are cut into pieces of `width`.
+        networks: one for each layer, from the basis to one or more filters of `width`.
         cutoff: in Å.
     """
 
@@ -140,7 +140,7 @@ class MLPFilters(nn.Module):
 
 
 class SplineFilters(MLPFilters):
-    """The same interpolated: networks give control points on a grid, and run nowhere else."""
+    """The same interpolated: the networks are evaluated at the control points only."""
 
     grid: Tensor
 
@@ -160,7 +160,7 @@ class SplineFilters(MLPFilters):
         return [[interpolate(weights, row, table) for table in tables] for tables in self.tables()]
 
     def tables(self) -> list[Sequence[Tensor]]:
-        """Control points of every filter, four rows of zeros after them."""
+        """Control points of every filter, followed by four rows of zeros."""
         outputs = [
             network(self.basis(self.grid)) * cosine_cutoff(self.grid.abs(), self.cutoff)[:, None]
             for network in self.networks
@@ -169,7 +169,7 @@ class SplineFilters(MLPFilters):
 
 
 class Tabulated(nn.Module):
-    """`SplineFilters` whose weights will not change: the control points and nothing else."""
+    """`SplineFilters` with fixed weights: control points and nothing else."""
 
     def __init__(self, filters: SplineFilters):
         super().__init__()
@@ -189,9 +189,9 @@ class Tabulated(nn.Module):
 
 
 def tabulate(model: nn.Module) -> nn.Module:
-    """Replace, in place, the spline filters of a trained model by their tables.
+    """Replace the spline filters of a trained model by their tables, in place.
 
-    What the model computes stays the same to the bit; it can no longer be trained.
+    The model's output stays the same to the bit; the filters can no longer be trained.
     """
     for module in list(model.modules()):
         for name, child in module.named_children():

@@ -1,4 +1,4 @@
-"""Sums over the members of a group: messages into atoms, atoms into structures."""
+"""Sums over groups: of messages at each atom, of atoms in each structure."""
 
 import torch
 from jaxtyping import Int, Shaped
@@ -8,7 +8,7 @@ from torch import Tensor
 def sum_by(
     values: Shaped[Tensor, "n *rest"], index: Int[Tensor, "n"], n_groups: int | torch.SymInt
 ) -> Shaped[Tensor, "n_groups *rest"]:
-    """Add up the rows of `values` that share an `index`; a group without rows is zero."""
+    """Sum of the rows of `values` that share an `index`; 0 for a group without rows."""
     return values.new_zeros((n_groups, *values.shape[1:])).index_add(0, index, values)
 
 
@@ -18,6 +18,6 @@ def sum_pairs(
     pair_index: Int[Tensor, "2 n_pairs"],
     n_atoms: int | torch.SymInt,
 ) -> Shaped[Tensor, "n_atoms *rest"]:
-    """Add up what each pair sends to its center and to its neighbor."""
+    """Sum, at each atom, of what its pairs send to their center and to their neighbor."""
     center, neighbor = pair_index
     return sum_by(to_center, center, n_atoms).index_add(0, neighbor, to_neighbor)

@@ -1,7 +1,7 @@
-"""Change networks that we did not write: swap their activations, take out their normalization.
+"""Change networks that we did not write: swap activations, remove normalization layers.
 
-Both work in place, by dotted names as `named_modules` gives them. Our own models take
-`activation` as an argument and never need this.
+Both work in place and use dotted names as `named_modules` gives them. Our own models have an
+argument `activation` and do not need this.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from gradpot.errors import InputError
 from gradpot.nn.activations import activation
 
-# of classes and functions, without underscores and capitals. Not here: sigmoid and softmax, which
-# mostly are gates and weights, and what a radial basis is made of, such as exp and sin
+# names of classes and functions, in lower case and without underscores. Left out are sigmoid and
+# softmax, which are mostly gates and weights, and functions of radial bases such as exp and sin
 ACTIVATION_NAMES = {
     *("celu", "elu", "selu", "gelu", "newgelu", "quickgelu", "mish", "tanh", "tanhshrink"),
     *("relu", "relu6", "leakyrelu", "prelu", "rrelu", "squaredrelu", "irelu", "leakyirelu"),
     *("silu", "swish", "scaledsilu", "scaledswish", "siqu", "hardswish", "hardtanh"),
     *("softplus", "shiftedsoftplus", "ssp", "softsign", "logsigmoid"),
 }
-# where ours are
+# modules of our own activations
 HOMES = ("gradpot.nn.activations", "gradpot.nn.irelu")
 NORMS = (
     nn.modules.batchnorm._NormBase,  # batch and instance norm, lazy and synchronized ones too
@@ -32,7 +32,7 @@ NORMS = (
     nn.GroupNorm,
     nn.RMSNorm,
 )
-# how many names an error lists
+# number of names that an error lists
 SHOWN = 12
 Patterns = str | Sequence[str]
 
@@ -43,13 +43,13 @@ class Place(NamedTuple):
     owner: nn.Module
     attribute: str
     key: object
-    """of the list or dict that the attribute is; None where it is the callable itself"""
+    """key in the list or dict that the attribute is; None if the attribute is the callable"""
     names: tuple[str, ...]
-    """dotted: more than one where the owner is part of the network in several places"""
+    """dotted names; several if the owner is used in several places of the network"""
 
     @property
     def value(self) -> Any:
-        """What is there."""
+        """The callable."""
         held = getattr(self.owner, self.attribute)
         return held if self.key is None else held[self.key]
 
@@ -57,28 +57,29 @@ class Place(NamedTuple):
 def swap_activations(
     module: nn.Module, name: str, only: Patterns = "*", skip: Patterns = ()
 ) -> list[str]:
-    """Replace the activations of a network, in place, and say which.
+    """Replace the activations of a network in place, and return their names.
 
-    Found are submodules, functions held as attributes, and lists, tuples and dicts of these, where
-    the name of the class or function is one of `ACTIVATION_NAMES` or it is one of ours; `f(x)`
-    inside of a `forward` cannot be found. Parameters, their names, dtype and mode stay as they
-    are; an activation with parameters brings new ones, for every place its own.
+    This finds submodules, functions held as attributes, and lists, tuples and dicts of these, if
+    the class or function is one of ours or has one of `ACTIVATION_NAMES`. It cannot find a call
+    `f(x)` inside `forward`. Parameters keep their names, dtype and mode; an activation with
+    parameters adds new ones in every place.
 
     Args:
         name: a name of `nn.activations`, such as "irelu".
-        only: patterns for dotted names, with `*` for anything, dots as well: "output_blocks.*".
-            A name written out in full is replaced whatever is there.
-        skip: patterns for what is left as it is.
+        only: patterns for dotted names, in which `*` stands for anything, dots included:
+            "output_blocks.*". A name written out in full is replaced whatever is there.
+        skip: patterns for what to leave alone.
 
     Returns:
         Dotted names of what was replaced: "interactions.0.act", "outnet.0.activation", "acts.1".
 
     Raises:
-        InputError: none was found, a pattern fits none, or `name` is not known; nothing is changed.
+        InputError: no activation was found, a pattern matches none, or `name` is unknown. The
+            network is then unchanged.
     """
     activation(name)
     if is_activation(module):
-        raise InputError(f"{type(module).__name__} is an activation itself; give what holds it")
+        raise InputError(f"{type(module).__name__} is itself an activation; give its parent module")
     places = list(_places(module))
     chosen = _chosen(places, is_activation, only, skip)
     if not chosen:
@@ -89,21 +90,22 @@ def swap_activations(
 
 
 def denormalize(module: nn.Module, only: Patterns = "*", skip: Patterns = ()) -> dict[str, str]:
-    """Replace batch, instance, layer and group norm by the identity, in place, and say which.
+    """Replace batch, instance, layer and group norms by the identity, in place.
 
-    Those of torch, and all of `torch_geometric.nn.norm`. Their parameters go with them.
+    This covers the norms of torch and of `torch_geometric.nn.norm`. Their parameters are removed.
 
     Args:
-        only, skip: as for `swap_activations`.
+        only: patterns for dotted names, as for `swap_activations`.
+        skip: patterns for what to leave alone.
 
     Returns:
-        What was there, by dotted name; nothing for a network without norms.
+        What was removed, by dotted name; empty for a network without norms.
 
     Raises:
-        InputError: a pattern of `only` or `skip` fits none.
+        InputError: a pattern of `only` or `skip` matches no norm.
     """
     if is_norm(module):
-        raise InputError(f"{type(module).__name__} is a norm itself; give what holds it")
+        raise InputError(f"{type(module).__name__} is itself a norm; give its parent module")
     chosen = _chosen(list(_places(module)), is_norm, only, skip)
     removed = {place.names[0]: repr(place.value) for place in chosen}
     for place in chosen:
@@ -113,21 +115,21 @@ def denormalize(module: nn.Module, only: Patterns = "*", skip: Patterns = ()) ->
 
 
 class FirstOf(nn.Module):
-    """The identity, of the first argument: norms of graphs are told the graph as well."""
+    """The first argument, unchanged; norms of graphs also get the graph."""
 
     def forward(self, x: Tensor, *_args: object, **_kwargs: object) -> Tensor:
         return x
 
 
 class SecondOf(nn.Module):
-    """What `MessageNorm` is without norms: it takes atoms and messages, and returns messages."""
+    """The second argument, unchanged: `MessageNorm` gets atoms and messages, returns messages."""
 
     def forward(self, _x: Tensor, msg: Tensor, *_args: object, **_kwargs: object) -> Tensor:
         return msg
 
 
 class Pointwise(nn.Module):
-    """A function as a module, where a network wants one."""
+    """A function as a module, for places that need a module."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]):
         super().__init__()
@@ -142,10 +144,10 @@ class Pointwise(nn.Module):
 
 
 def is_activation(value: object) -> bool:
-    """Whether a module or function is one of ours or goes by a known name."""
+    """Whether a module or function is one of our activations or has a known name."""
     named = _named(value)
     if isinstance(named, type) and not isinstance(value, nn.Module):
-        return False  # a class that makes activations
+        return False  # a class, of which activations are made
     if named is Pointwise or getattr(named, "__module__", "") in HOMES:
         return True
     return getattr(named, "__name__", "").replace("_", "").lower() in ACTIVATION_NAMES
@@ -158,7 +160,7 @@ def is_norm(value: object) -> bool:
 
 
 def _places(module: nn.Module) -> Iterator[Place]:
-    """Every submodule and every callable held as an attribute, each once."""
+    """Every submodule and every callable held as an attribute, once each."""
     prefixes: dict[int, list[str]] = {}
     owners: dict[int, nn.Module] = {}
     for prefix, owner in module.named_modules(remove_duplicate=False):
@@ -176,7 +178,7 @@ def _places(module: nn.Module) -> Iterator[Place]:
 
 
 def _members(value: Any) -> list[tuple[object, Any]]:
-    """Key and member of a list, tuple or dict; anything else is a member without a key."""
+    """Keys and members of a list, tuple or dict; anything else is one member without a key."""
     if isinstance(value, dict):
         return list(value.items())
     if isinstance(value, list | tuple):
@@ -187,14 +189,14 @@ def _members(value: Any) -> list[tuple[object, Any]]:
 def _chosen(
     places: list[Place], wanted: Callable[[object], bool], only: Patterns, skip: Patterns
 ) -> list[Place]:
-    """Places that are wanted or named in full, without those to skip and what is inside others."""
+    """Places that are wanted or named in full, without skipped ones and those inside others."""
     only, skip = ([p] if isinstance(p, str) else list(p) for p in (only, skip))
     named = [p for p in places if wanted(p.value) or set(p.names) & set(only)]
     inside = {id(m) for p in named if isinstance(p.value, nn.Module) for m in p.value.modules()}
     named = [p for p in named if id(p.owner) not in inside]
     for pattern in (*only, *skip):
         if pattern != "*" and not any(_fits(place, [pattern]) for place in named):
-            raise InputError(f"{pattern!r} names nothing to replace{_seen(named or places)}")
+            raise InputError(f"{pattern!r} matches nothing to replace{_seen(named or places)}")
     return [p for p in named if _fits(p, only) and not _fits(p, skip)]
 
 
@@ -203,7 +205,7 @@ def _fits(place: Place, patterns: list[str]) -> bool:
 
 
 def _seen(places: list[Place]) -> str:
-    """What there is to choose from, for an error; functions first."""
+    """The choices, for an error message; functions first."""
     leaves = [p for p in places if not (isinstance(p.value, nn.Module) and p.value._modules)]
     leaves.sort(key=lambda p: isinstance(p.value, nn.Module))
     kinds = [f"{p.names[0]} ({_kind(p.value)})" for p in leaves]
@@ -216,17 +218,17 @@ def _kind(value: object) -> str:
 
 
 def _named(value: Any) -> Any:
-    """What has the name: a module's class, a function without what was bound to it."""
+    """The object that has the name: a module's class, or the function inside a partial."""
     while isinstance(value, partial):
         value = value.func
     return type(value) if isinstance(value, nn.Module) else value
 
 
 def _put(place: Place, new: Callable[[Tensor], Tensor], root: nn.Module) -> None:
-    """Replace what is at a place: by a module where there was one."""
+    """Replace what is at a place, by a module if a module was there."""
     owner, attribute, key, _ = place
     if isinstance(new, nn.Module):
-        # a trainable activation: every place trains its own
+        # a trainable activation: every place has its own
         new = deepcopy(new).train(owner.training)
         like = next((p for p in root.parameters() if p.is_floating_point()), torch.zeros(0))
         new.to(like.device, like.dtype)
@@ -241,5 +243,5 @@ def _put(place: Place, new: Callable[[Tensor], Tensor], root: nn.Module) -> None
     else:
         held[key] = new
     if isinstance(new, nn.Module) and any(True for _ in new.parameters()):
-        # a plain list does not tell the network of the parameters in it
+        # a plain list does not register the parameters in it
         owner.add_module(f"{attribute}_{key}", new)
