@@ -66,7 +66,7 @@ def test_arguments_of_models(name):
 
 
 def test_modes_and_files():
-    assert tuple(row[0] for row in table("mode")) == MODES
+    assert tuple(row[0] for row in table("mode")) == tuple(MODES)
     assert {row[0] for row in table("file")} == {*FILES, "tensorboard/"}
 
 

@@ -1,14 +1,25 @@
-"""Neighbor lists, pair by pair against ASE's."""
+"""Neighbor lists, edge vectors, images and volumes, against ASE's."""
 
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.data import chemical_symbols
+from ase.geometry import find_mic
 from ase.neighborlist import neighbor_list as ase_neighbor_list
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from gradpot.geometry import ALL_PAIRS_BELOW, neighbor_list
+from gradpot.geometry import (
+    ALL_PAIRS_BELOW,
+    MAX_Z,
+    N_ELEMENTS,
+    edge_vectors,
+    full_cell,
+    minimum_image,
+    neighbor_list,
+    volume,
+)
 
 
 def pairs(atoms: Atoms, cutoff: float) -> np.ndarray:
@@ -110,3 +121,56 @@ def test_the_second_half_is_the_first_reversed_and_inputs_stay():
     assert np.linalg.norm(vectors, axis=1).max() < 3.0
     for now, then in zip((positions, cell, pbc), before, strict=True):
         assert_allclose(now, then, rtol=0, atol=0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(structures())
+def test_edge_vectors_are_those_of_ase(case):
+    atoms, cutoff = case
+    edge_index, shifts = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)
+    vectors = edge_vectors(atoms.positions, atoms.cell.array, edge_index, shifts)
+    rows = in_order(np.column_stack([edge_index.T, shifts, vectors]))
+    i, j, images, expected = ase_neighbor_list("ijSD", atoms, cutoff)
+    assume(rows.shape[0] == i.shape[0])
+    assert_allclose(rows[:, 5:], in_order(np.column_stack([i, j, images, expected]))[:, 5:])
+
+
+def test_edge_vectors_of_many_frames_use_the_cell_of_each():
+    rng = np.random.default_rng(0)
+    positions, cells = rng.uniform(0, 4, (7, 3)), 4 * np.eye(3) + rng.uniform(0, 1, (2, 3, 3))
+    pbc, first = np.ones(3, dtype=bool), [0, 3, 7]
+    parts = [slice(*first[k : k + 2]) for k in range(2)]
+    lists = [neighbor_list(positions[p], cell, pbc, 3.0) for p, cell in zip(parts, cells)]
+    together = edge_vectors(
+        positions,
+        cells,
+        np.concatenate([pairs + start for (pairs, _), start in zip(lists, first)], axis=1),
+        np.concatenate([shifts for _, shifts in lists]),
+        np.repeat([0, 1], [shifts.shape[0] for _, shifts in lists]),
+    )
+    alone = [edge_vectors(positions[p], c, *found) for p, c, found in zip(parts, cells, lists)]
+    assert_allclose(together, np.concatenate(alone), atol=1e-12)
+
+
+@pytest.mark.parametrize("pbc", [(True, True, True), (True, False, True), (False, False, False)])
+def test_minimum_image_is_that_of_ase(pbc):
+    rng = np.random.default_rng(1)
+    periodic = np.array(pbc)
+    cell = (8 * np.eye(3) + rng.uniform(-1, 1, (3, 3))) * periodic[:, None]
+    short = rng.uniform(-1.8, 1.8, (4, 5, 3))
+    vectors = short + rng.integers(-3, 4, (4, 5, 3)) @ cell
+    found = minimum_image(vectors, cell, periodic)
+    assert_allclose(found, short, atol=1e-12)
+    expected, _ = find_mic(vectors.reshape(-1, 3), full_cell(cell, periodic), periodic)
+    assert_allclose(found.reshape(-1, 3), expected, atol=1e-12)
+
+
+def test_volumes_of_cells_left_handed_or_incomplete():
+    cells = np.stack([np.diag([2.0, 3, 4]), np.diag([-2.0, 3, 4]), np.diag([2.0, 3, 0])])
+    assert_allclose(volume(cells), [24, 24, 0])
+    assert_allclose(volume(cells[0]), 24)
+
+
+def test_all_elements_have_a_row():
+    assert len(chemical_symbols) == N_ELEMENTS == MAX_Z + 1
+    assert chemical_symbols[MAX_Z] == "Og"

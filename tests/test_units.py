@@ -1,4 +1,4 @@
-"""Units: names, factors, round trips, and what is said of unknown ones."""
+"""Units: names, factors, round trips, and messages about unknown ones."""
 
 import pytest
 from ase import units as ase_units

@@ -4,19 +4,19 @@
 class InputError(ValueError):
     """A file, option or argument is wrong; the text names the value and what to do.
 
-    The command line prints it as one line and exits with 2. Anything else that is raised is a
-    bug of ours, and keeps its traceback.
+    The command line prints it as one line and exits with 2. Any other exception is a bug in
+    gradpot, and keeps its traceback.
     """
 
 
 class RunError(RuntimeError):
-    """A run cannot go on: its loss is not finite, its atoms fly apart.
+    """A run cannot go on: its loss is not finite, or its atoms fly apart.
 
     The command line prints it as one line and exits with 1; what was written stays.
     """
 
 
 def unknown(what: str, value: object, known: object) -> InputError:
-    """Say that `value` is none of the `known` names."""
+    """An error that says that `value` is not among the `known` names."""
     names = ", ".join(str(name) for name in known)  # type: ignore[attr-defined]
     return InputError(f"unknown {what} {value!r}; known: {names}")

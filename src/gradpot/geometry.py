@@ -1,13 +1,17 @@
-"""Which atoms see which: pairs within a cutoff, with periodic images.
+"""Structures as arrays: pairs within a cutoff with their periodic images, edge vectors, volumes.
 
 `shifts` counts cells: atom j of an edge sits at `positions[j] + shift @ cell`. A pair is two
-edges, and edges come in two halves: the second half is the first one reversed. What is the same
-both ways need be computed for the first half only.
+edges, and edges come in two halves: the second half is the first one reversed. Whatever is the
+same both ways is computed for the first half only.
 """
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+MAX_Z = 118
+"""the largest atomic number, oganesson"""
+N_ELEMENTS = MAX_Z + 1
+"""rows of a table that is indexed by atomic number; row 0 is no element"""
 # below this, testing every pair is faster than building a cell list
 ALL_PAIRS_BELOW = 60
 
@@ -22,7 +26,7 @@ def neighbor_list(
 
     Args:
         positions: in Å; atoms need not lie inside the cell.
-        cell: rows are lattice vectors; anything where no axis is periodic.
+        cell: rows are lattice vectors; anything if no axis is periodic.
         pbc: which axes are periodic.
 
     Returns:
@@ -31,30 +35,66 @@ def neighbor_list(
         neighbor of its own images, never of itself.
     """
     if not pbc.any() and positions.shape[0] < ALL_PAIRS_BELOW:
-        pairs, shifts = _all_pairs(positions, cutoff)
+        difference = positions[None, :, :] - positions[:, None, :]
+        pairs = np.stack(np.nonzero(np.triu((difference**2).sum(-1) < cutoff**2, k=1)))
+        shifts = np.zeros((pairs.shape[1], 3), dtype=np.int64)
     else:
-        pairs, shifts = _cell_list(positions, _full_cell(cell, pbc), pbc, cutoff)
+        from vesin import NeighborList
+
+        i, j, shifts = NeighborList(cutoff=cutoff, full_list=False, sorted=True).compute(
+            points=positions, box=full_cell(cell, pbc), periodic=pbc, quantities="ijS"
+        )
+        pairs, shifts = np.stack([i, j]).astype(np.int64), shifts.astype(np.int64)
     return np.concatenate([pairs, pairs[::-1]], axis=1), np.concatenate([shifts, -shifts])
 
 
-def _all_pairs(positions: np.ndarray, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
-    difference = positions[None, :, :] - positions[:, None, :]
-    close = np.triu((difference**2).sum(-1) < cutoff**2, k=1)
-    pairs = np.stack(np.nonzero(close))
-    return pairs, np.zeros((pairs.shape[1], 3), dtype=np.int64)
+def edge_vectors(
+    positions: Float[np.ndarray, "n_atoms 3"],
+    cell: Float[np.ndarray, "*n_frames 3 3"],
+    edge_index: Int[np.ndarray, "2 n_edges"],
+    shifts: Int[np.ndarray, "n_edges 3"],
+    frame: Int[np.ndarray, "n_edges"] | None = None,
+) -> Float[np.ndarray, "n_edges 3"]:
+    """Vector from center i to neighbor j of each edge, in Å: r_j + shift @ cell − r_i.
+
+    Args:
+        positions: in Å, of one frame or of many, one after the other.
+        cell: of the one frame, or of each frame.
+        edge_index: positions of the atoms in `positions`.
+        shifts: as `neighbor_list` gives them.
+        frame: of each edge, if there are many frames.
+    """
+    center, neighbor = edge_index
+    vectors = positions[neighbor] - positions[center]
+    if not shifts.any():
+        return vectors  # molecules have many edges: spare them a cell for each
+    images = shifts @ cell if frame is None else np.einsum("ec,ecx->ex", shifts, cell[frame])
+    return vectors + images
 
 
-def _cell_list(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float):
-    from vesin import NeighborList
+def minimum_image(
+    vectors: Float[np.ndarray, "*n 3"],
+    cell: Float[np.ndarray, "3 3"],
+    pbc: Bool[np.ndarray, "3"],
+) -> Float[np.ndarray, "*n 3"]:
+    """Shift vectors by whole cells until each fraction of a lattice vector is at most one half.
 
-    i, j, shifts = NeighborList(cutoff=cutoff, full_list=False, sorted=True).compute(
-        points=positions, box=cell, periodic=pbc, quantities="ijS"
-    )
-    return np.stack([i, j]).astype(np.int64), shifts.astype(np.int64)
+    That is the shortest image of every vector shorter than half the width of the cell.
+    """
+    full = full_cell(cell, pbc)
+    fractions = vectors @ np.linalg.inv(full)
+    return (fractions - np.round(fractions) * pbc) @ full
 
 
-def _full_cell(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
-    """Give the axes that are not periodic a direction of their own (ASE leaves them zero)."""
+def volume(cell: Float[np.ndarray, "*n 3 3"]) -> Float[np.ndarray, "*n"]:
+    """Volume of each cell in Å³; 0 if one of its axes has no lattice vector."""
+    return np.asarray(np.abs(np.linalg.det(cell)))
+
+
+def full_cell(
+    cell: Float[np.ndarray, "3 3"], pbc: Bool[np.ndarray, "3"]
+) -> Float[np.ndarray, "3 3"]:
+    """Give axes that are not periodic a unit vector across the others (ASE leaves them zero)."""
     from ase.geometry import complete_cell
 
-    return complete_cell(np.where(pbc[:, None], cell, 0.0)) if not pbc.all() else cell
+    return cell if pbc.all() else complete_cell(np.where(pbc[:, None], cell, 0.0))

@@ -1,7 +1,7 @@
 """Units: the only file with conversion factors.
 
-Inside the package everything is eV, Å, eV/Å and eV/Å³. A quantity is converted once, where it
-enters, by multiplying it with one of the factors below.
+Inside the package everything is in eV, Å, eV/Å and eV/Å³. A quantity is converted once, where it
+enters, by one of the factors below.
 """
 
 from typing import NamedTuple
@@ -59,7 +59,7 @@ def energy_factor(unit: str) -> float:
     """Multiply by this to get eV: `energy_factor("kcal/mol")` is 0.0434.
 
     Raises:
-        InputError: the unit is not known.
+        InputError: the unit is unknown.
     """
     return _look_up("energy", unit, ENERGY)
 
@@ -94,7 +94,7 @@ def stress_factor(unit: str) -> float:
 
 
 def same(one: str, other: str, factor) -> bool:
-    """Whether two unit names mean the same unit, `factor` being one of the functions above."""
+    """Whether two names mean the same unit; `factor` is one of the functions above."""
     return abs(factor(one) / factor(other) - 1) < 1e-6
 
 
@@ -106,7 +106,7 @@ def _look_up(kind: str, unit: str, table: dict[str, float]) -> float:
 
 
 def _plain(unit: str) -> str:
-    """Bring "kcal/(mol*Å)", "Kcal/mol/Angstroms" and the like to the names of the tables."""
+    """Turn "kcal/(mol*Å)", "Kcal/mol/Angstroms" and the like into names of the tables."""
     if unit.strip().startswith("MeV"):
         raise InputError(f"unit {unit!r} begins with mega-electronvolt; for milli write 'meV'")
     name = unit.strip().lower().replace(" ", "").replace("\u212b", "å")

@@ -166,7 +166,7 @@ TABLE = [
     ("train --data spoilt.npz", r"spoilt\.npz: array '\w+' is damaged"),
     ("train --data objects.npz", r"objects\.npz: array 'R' holds Python objects"),
     ("train --data other.npz", r"other\.npz has the arrays \['a'\]; expected one of rMD17"),
-    ("train --data shapes.npz", r"F has shape \(20, 2, 3\) but R has \(20, 3, 3\)"),
+    ("train --data shapes.npz", r"F has shape \[20, 2, 3\]; expected \[20, 3, 3\] to match R"),
     ("train --data unsaid.npz", r"unsaid\.npz does not say .* add --energy-unit and --length-unit"),
     (
         "train --data unsaid.npz --energy-unit eV",
@@ -195,7 +195,10 @@ TABLE = [
     (f"{NEW} data.split=far.json", r"far\.json names frame 5000; the data has frames 0 to"),
     (f"{NEW} data.split=twice.json", r"twice\.json names a frame twice"),
     (f"{NEW} rescale.mode=constant", r"rescale\.mode=constant needs rescale\.constant"),
-    (f"{NEW} rescale.references={{Q=1.0}}", r"rescale\.references has 'Q', which is no element"),
+    (
+        f"{NEW} rescale.references={{Q=1.0}}",
+        r"rescale\.references has 'Q', which is not an element",
+    ),
     (f"{NEW} rescale.references={{H=1.0}}", r"no reference energy for C, O"),
     (f"{NEW} rescale.references={{H=nan}}", r"rescale\.references is .* but must be .*finite"),
     (f"{NEW} rescale.references=isolated", r"no reference energy for H, C, O: no frame of a singl"),
@@ -276,7 +279,7 @@ TABLE = [
     ("label h2.xyz --with gfn2-xtb --out new.txt", r"cannot write new\.txt; its name has to end"),
     ("label h2.xyz --with gfn2-xtb --out h2.xyz", r"--out h2\.xyz is the input itself"),
     ("label h2.xyz --with gfn2-xtb --out gold.xyz", r"frame 0 of gold\.xyz is not the structure"),
-    ("label h2.xyz --with gfn2-xtb --out mine.xyz", r"mine\.xyz ends with a frame that is not fin"),
+    ("label h2.xyz --with gfn2-xtb --out mine.xyz", r"mine\.xyz ends with an unfinished frame"),
     ("label h2.xyz --with gfn2-xtb --out water.npz", r"water\.npz exists already"),
     ("label h2.xyz --with gfn2-xtb --out notes.txt/a.xyz", r"not a directory: notes\.txt/a\.xyz"),
     # data

@@ -114,12 +114,12 @@ def nobody(monkeypatch, tmp_path):
 
 
 def url_path(name: str) -> str:
-    """What the mirror is asked for."""
+    """The address on the mirror."""
     return "/" + catalog.find(name).urls[0].split("/", 3)[3]
 
 
 def with_checksum(monkeypatch, name: str, body: bytes, archive: bytes | None = None) -> None:
-    """Let the table expect these bytes."""
+    """Make the table expect these bytes."""
     entry = catalog.find(name)
     if archive is not None and entry.archive is not None:
         packed = "sha256:" + hashlib.sha256(archive).hexdigest()
@@ -218,7 +218,7 @@ def test_a_later_call_goes_on_where_the_earlier_stopped(server, monkeypatch):
     with_checksum(monkeypatch, "rmd17:uracil", NPZ)
     server.files[url_path("rmd17:uracil")] = NPZ
     server.break_after, server.breaks = 400_000, 1
-    with pytest.raises(InputError, match=r"broke after \d+ bytes; run again to go on"):
+    with pytest.raises(InputError, match=r"broke after \d+ bytes; run again to resume"):
         catalog.fetch("rmd17:uracil")
     part = catalog.path_of(catalog.find("rmd17:uracil")).with_suffix(".npz.part")
     had = part.stat().st_size
@@ -231,7 +231,7 @@ def test_a_later_call_goes_on_where_the_earlier_stopped(server, monkeypatch):
     assert left_over(path.parent) == []
 
 
-def test_a_file_that_changed_meanwhile_is_not_glued(server, monkeypatch):
+def test_a_file_that_changed_meanwhile_is_not_joined(server, monkeypatch):
     monkeypatch.setattr(download, "ATTEMPTS", 1)
     server.files[url_path("md17:toluene")] = NPZ[::-1]
     server.break_after, server.breaks = 400_000, 2
@@ -257,7 +257,7 @@ def test_a_run_killed_before_the_last_rename_is_completed(server):
     server.files[url_path("md17:uracil")] = NPZ
     folder = catalog.default_folder()
     folder.mkdir()
-    url = catalog._mirrored(catalog.find("md17:uracil").urls[0])
+    url = catalog.mirrored(catalog.find("md17:uracil").urls[0])
     (folder / "md17_uracil.npz.part").write_bytes(NPZ)
     (folder / "md17_uracil.npz.part.json").write_text(json.dumps({"url": url, "version": '"one"'}))
     assert catalog.fetch("md17:uracil").read_bytes() == NPZ
@@ -277,7 +277,7 @@ def test_a_second_process_is_refused(server):
     pytest.importorskip("fcntl")
     part = catalog.default_folder() / "md17_uracil.npz.part"
     part.parent.mkdir()
-    with download._only_one(part), pytest.raises(InputError, match="another process"):
+    with download.only_one(part), pytest.raises(InputError, match="another process"):
         catalog.fetch("md17:uracil")
 
 
@@ -315,7 +315,7 @@ def test_where_no_checksum_is_known_the_first_download_is_recorded(server):
         catalog.fetch("md22:DHA")
 
 
-def test_a_file_put_there_by_hand_is_taken(nobody):
+def test_a_file_put_there_by_hand_is_used(nobody):
     path = catalog.path_of(catalog.find("md22:DHA"))
     path.parent.mkdir()
     path.write_bytes(NPZ)
@@ -327,7 +327,7 @@ def test_a_file_put_there_by_hand_is_taken(nobody):
 
 def test_a_login_page_is_not_taken_for_data(server):
     server.files[url_path("md17:uracil")] = b"<!DOCTYPE html><title>Log in</title>"
-    with pytest.raises(InputError, match="what came is not an npz file"):
+    with pytest.raises(InputError, match="something that is not an npz file"):
         catalog.fetch("md17:uracil")
     assert not catalog.path_of(catalog.find("md17:uracil")).exists()
 
@@ -437,7 +437,7 @@ def test_locate_neither(tmp_path):
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Run a command; give its exit code, standard output and standard error."""
+    """Run a command; return its exit code, standard output and standard error."""
     import sys
 
     from gradpot.cli import main

@@ -1,4 +1,4 @@
-"""Health of data sets: good ones pass, broken copies are named for what was broken."""
+"""Checks of data sets: correct ones pass, and warnings name what is wrong with broken copies."""
 
 import json
 
@@ -9,7 +9,7 @@ from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 
 from gradpot.data import checks
-from gradpot.data.consistency import Fit, fit, near_pairs
+from gradpot.data.consistency import Fit, check_forces, check_stress, fit, judge, near_pairs
 from gradpot.data.files import StressLabel, read
 from gradpot.data.frames import Frames
 
@@ -53,12 +53,12 @@ def _stress(atoms: Atoms) -> np.ndarray:
     return atoms.get_stress(voigt=False) if atoms.pbc.all() else np.full((3, 3), np.nan)
 
 
-def rattled(atoms: Atoms, n: int = 12, size: float = 0.03, turn: bool = False) -> Frames:
+def rattled(atoms: Atoms, n: int = 12, size: float = 0.03, rotate: bool = False) -> Frames:
     structures = []
     for seed in range(n):
         copy = atoms.copy()
         copy.rattle(size, seed=seed)
-        if turn:
+        if rotate:
             copy.rotate(37.0 * seed, (1, seed, 2))
         copy.calc = EMT()
         structures.append(copy)
@@ -67,8 +67,8 @@ def rattled(atoms: Atoms, n: int = 12, size: float = 0.03, turn: bool = False) -
 
 @pytest.fixture(scope="module")
 def ethanol() -> Frames:
-    """Rattled and turned, so that frames must be laid on each other."""
-    return rattled(molecule("CH3CH2OH"), turn=True)
+    """Rattled and rotated, so that frames must be superimposed."""
+    return rattled(molecule("CH3CH2OH"), rotate=True)
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -80,9 +80,9 @@ def test_real_sets_are_consistent(data, name):
     json.dumps(summary, allow_nan=False)
     other = [w for w in summary["warnings"] if "add up to zero" not in w]
     assert ["trajectory" in w for w in other] == [True] * ("traj2000" in name)
-    flipped = checks.consistency(frames._replace(forces=-frames.forces))
+    flipped = check_forces(frames._replace(forces=-frames.forces))
     assert flipped["verdict"] == "sign error"
-    kcal = checks.consistency(frames._replace(forces=frames.forces / KCAL))
+    kcal = check_forces(frames._replace(forces=frames.forces / KCAL))
     assert kcal["verdict"] == "unit error"
     assert "forces look like kcal/mol/Ang while energies are eV" in kcal["text"]
 
@@ -122,7 +122,7 @@ def test_bohr_taken_for_angstrom_is_noticed_by_its_long_bonds(data):
 )
 def test_broken_copies_of_a_molecule(ethanol, energy, force, verdict, text):
     broken = ethanol._replace(energy=ethanol.energy * energy, forces=ethanol.forces * force)
-    found = checks.consistency(broken)
+    found = check_forces(broken)
     assert found["verdict"] == verdict
     assert any(part in found["text"] for part in text.split("|"))
 
@@ -140,12 +140,12 @@ def test_crystals_use_the_nearest_image():
     hops = np.random.default_rng(1).integers(-1, 2, frames.positions.shape)
     hopped = frames._replace(positions=frames.positions + hops @ frames.cell[0])
     for some in (frames, hopped):
-        assert checks.consistency(some)["slope"] == pytest.approx(1, abs=0.05)
+        assert check_forces(some)["slope"] == pytest.approx(1, abs=0.05)
 
 
 @pytest.fixture(scope="module")
 def strained() -> Frames:
-    """Copper cells, sheared and stretched by some percent, atoms rattled."""
+    """Copper cells, sheared and stretched by a few percent, atoms rattled."""
     structures = []
     for seed in range(16):
         atoms = bulk("Cu", cubic=True)
@@ -168,13 +168,13 @@ def strained() -> Frames:
     ],
 )
 def test_stress_against_energies_of_strained_cells(strained, factor, verdict, text):
-    found = checks.stress_consistency(strained._replace(stress=factor * strained.stress))
+    found = check_stress(strained._replace(stress=factor * strained.stress))
     assert found is not None
     assert found["verdict"] == verdict
     assert text in found["text"]
 
 
-def test_stress_of_a_real_set_has_the_sign_that_was_told(data):
+def test_stress_of_a_real_set_has_the_sign_that_was_given(data):
     path = data / "mlearn_si" / "si_training214.npz"
     for sign, verdict in (("compression", "consistent"), ("tension", "sign error")):
         label = StressLabel("virial_stress", "kbar", "vasp", sign)
@@ -184,19 +184,19 @@ def test_stress_of_a_real_set_has_the_sign_that_was_told(data):
 
 
 def test_stress_of_one_cell_cannot_be_judged(ethanol):
-    found = checks.stress_consistency(rattled(bulk("Cu", cubic=True)))
+    found = check_stress(rattled(bulk("Cu", cubic=True)))
     assert found is not None
     assert found["verdict"] == "cannot tell"
-    assert checks.stress_consistency(ethanol) is None
+    assert check_stress(ethanol) is None
 
 
 def test_slabs_too():
     slab = bulk("Cu", cubic=True).repeat(2)
     slab.pbc = (True, True, False)
-    assert checks.consistency(rattled(slab))["verdict"] == "consistent"
+    assert check_forces(rattled(slab))["verdict"] == "consistent"
 
 
-def test_mirror_images_are_not_laid_on_each_other():
+def test_mirror_images_are_not_superimposed():
     chiral = Atoms(
         "CHNOAl", positions=[[0, 0, 0], [1, 0, 0], [0, 1.2, 0], [0, 0, 1.3], [-1, -1, -1]]
     )
@@ -208,10 +208,17 @@ def test_mirror_images_are_not_laid_on_each_other():
     assert near_pairs(frames._replace(forces=frames.forces)).distance.min() > 0.5
 
 
+def test_lengths_declared_in_bohr_that_are_in_angstrom_are_noticed(data):
+    frames = read(data / "rmd17_ethanol" / "rmd17_ethanol_train1000.npz")
+    short = frames._replace(positions=frames.positions * units.Bohr)
+    warnings = checks.inspect(short)["warnings"]
+    assert any("declared as bohr but actually in Å?" in warning for warning in warnings)
+
+
 def test_random_labels_cannot_be_judged(ethanol):
     rng = np.random.default_rng(0)
     noise = ethanol._replace(energy=rng.normal(size=ethanol.energy.shape))
-    assert checks.consistency(noise)["verdict"] == "cannot tell"
+    assert check_forces(noise)["verdict"] == "cannot tell"
 
 
 @pytest.mark.parametrize(
@@ -226,8 +233,8 @@ def test_random_labels_cannot_be_judged(ethanol):
         (Fit(0.0, 0.9, 0.0, 100, 0.1), "cannot tell"),
     ],
 )
-def test_what_is_weak_is_not_judged(found, verdict):
-    assert checks.judge(found)[0] == verdict
+def test_weak_evidence_is_not_judged(found, verdict):
+    assert judge(found)[0] == verdict
 
 
 def test_missing_labels_leave_nothing_to_compare(ethanol):
@@ -274,7 +281,7 @@ def test_mixed_sizes_compositions_and_lone_atoms(ethanol):
     assert checks.inspect(lone)["shortest_distance_A"] is None
 
 
-def test_shortest_distance_looks_over_the_border():
+def test_shortest_distance_includes_periodic_images():
     atoms = Atoms("Cu2", positions=[[0.1, 0, 0], [9.8, 0, 0]], cell=[10, 20, 20], pbc=True)
     atoms.calc = EMT()
     assert checks.shortest_distance(frames_of([atoms])) == pytest.approx(0.3)

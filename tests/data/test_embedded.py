@@ -1,4 +1,4 @@
-"""The data set that ships with the package is what its README says."""
+"""The data set that ships with the package agrees with its README."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def test_size_and_precision():
         assert str(arrays["r_unit"]) == "Ang"
 
 
-def test_it_is_read_without_being_told_units():
+def test_it_is_read_without_units_from_the_user():
     assert read(PATH).n_atoms.tolist() == [9] * 1500
     assert read(PATH, **UNITS).energy[0] == read(PATH).energy[0]
 
@@ -48,11 +48,11 @@ def test_frames_are_not_correlated_within_a_walker():
 
 def test_labels_belong_to_the_positions():
     pytest.importorskip("tblite")
-    from gradpot.data.label import _compute, reference
+    from gradpot.data.label import labeled, reference
 
     frames = read(PATH)
     for i in range(0, 1500, 200):
         atoms = frames.atoms(i)
-        again = _compute(atoms, reference("gfn2-xtb"))
+        again = labeled(atoms, reference("gfn2-xtb"))
         assert again.get_potential_energy() == pytest.approx(frames.energy[i], abs=2e-6)
         np.testing.assert_allclose(again.get_forces(), atoms.get_forces(), atol=2e-5)

@@ -1,4 +1,4 @@
-"""Readers: every form of npz, what ASE reads, databases; and what is said of broken files."""
+"""Readers of npz, files that ASE reads and databases, and messages about broken files."""
 
 import time
 
@@ -27,7 +27,7 @@ SAID = {"r_unit": "Ang", "e_unit": "kcal/mol"}
 
 @pytest.fixture
 def npz(tmp_path):
-    """Write arrays, get the path."""
+    """Write arrays and return the path."""
 
     def save(**arrays):
         path = tmp_path / "set.npz"
@@ -63,7 +63,7 @@ def same_stress(frames, voigt):
 # real files
 
 
-def test_md17_trajectory_needs_units_and_takes_them(data):
+def test_md17_trajectory_needs_units_and_uses_those_given(data):
     path = data / "md17_ethanol_traj" / "md17_ethanol_traj2000.npz"
     with pytest.raises(InputError, match="--energy-unit and --length-unit"):
         read(path)
@@ -104,6 +104,8 @@ def test_vasp_stress_of_padded_cells(data):
     left = read(path)
     assert np.isnan(left.stress).all()
     assert any("--stress-key virial_stress" in notice for notice in left.notices)
+    with pytest.raises(InputError, match=r"no frame has a label for stress.*found stress fields"):
+        require(left, stress=True)
     frames = read(path, stress=StressLabel("virial_stress", "kbar", "vasp", "compression"))
     raw = np.load(path)["virial_stress"][0] * -0.1 * units.GPa
     same_stress(frames, raw[[0, 1, 2, 4, 5, 3]])
@@ -168,7 +170,7 @@ def test_units_stored_as_bytes_and_force_unit_of_its_own(npz):
     np.testing.assert_allclose(frames.energy, E * KCAL)
 
 
-def test_half_of_the_units_is_not_enough(npz):
+def test_one_unit_is_not_enough(npz):
     with pytest.raises(
         InputError, match=r"length unit: add --length-unit \(in Python: length_unit="
     ):
@@ -184,11 +186,13 @@ def test_geometries_alone_need_no_energy_unit(npz):
     np.testing.assert_allclose(frames.positions, 10 * R.reshape(-1, 3))
 
 
-def test_an_unknown_unit_in_the_file_can_be_told(npz):
+def test_an_unknown_unit_in_the_file_can_be_overridden(npz):
     path = npz(**SGDML, r_unit="parsec", e_unit="eV")
     with pytest.raises(InputError, match=r"'parsec'.*--length-unit"):
         read(path)
-    assert read(path, length_unit="Ang").positions.shape == (20, 3)
+    frames = read(path, length_unit="Ang")
+    assert frames.positions.shape == (20, 3)
+    assert "(energy from the file; length as given)" in frames.notices[0]
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (5, 3, 3)])
@@ -238,35 +242,124 @@ def test_loading_is_vectorized(npz):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"R": R[..., :2]}, r"R has shape \(5, 4, 2\) but must be \[frames, atoms, 3\]"),
-        ({"R": R[0]}, r"R has shape \(4, 3\)"),
-        ({"R": R[:0], "E": E[:0], "F": F[:0]}, "holds no atoms"),
-        ({"E": E[:3]}, r"E has shape \(3,\) but R has 5 frames"),
-        ({"E": E[None]}, r"E has shape \(1, 5\)"),
-        ({"F": F[:3]}, r"F has shape \(3, 4, 3\) but R has \(5, 4, 3\)"),
-        ({"z": Z[:3]}, r"z has shape \(3,\)"),
-        ({"z": [6, 8, 1, 119]}, "holds 119"),
-        ({"z": [6, 8, 1, -1]}, "holds -1"),
-        ({"z": [6, 8, 1, 1.5]}, "holds 1.5"),
+        ({"R": R[..., :2]}, r"R has shape \[5, 4, 2\]; expected \[frames, atoms, 3\]"),
+        ({"R": R[0]}, r"R has shape \[4, 3\]"),
+        ({"E": E[:3]}, r"E has shape \[3\]; expected \[5\] or \[5, 1\] to match R"),
+        ({"E": E[None]}, r"E has shape \[1, 5\]"),
+        ({"F": F[:3]}, r"F has shape \[3, 4, 3\]; expected \[5, 4, 3\] to match R"),
+        ({"z": Z[:3]}, r"z has shape \[3\]"),
+        ({"z": [6, 8, 1, 1.5]}, r"an atom of number 1\.5"),
         ({"z": ["C", "O", "H", "H"]}, "must be numbers"),
-        ({"z": np.zeros((5, 4), int)}, "frame 0 has no atoms"),
-        (
-            {"R": np.where(np.arange(5)[:, None, None] == 3, np.nan, R)},
-            "R is not finite in frame 3",
-        ),
-        ({"F": np.where(np.arange(5)[:, None, None] == 2, np.inf, F)}, "F is infinite in frame 2"),
-        ({"E": np.where(np.arange(5) == 1, -np.inf, E)}, "E is infinite in frame 1"),
         ({"R": np.array([R, None], dtype=object)}, "holds Python objects"),
-        ({"cell": np.eye(2)}, r"cell has shape \(2, 2\)"),
-        ({"cell": np.ones((3, 3))}, "cell of frame 0 has no volume"),
-        ({"pbc": [True, True, True]}, "periodic along an axis without a cell vector"),
-        ({"cell": CELL, "pbc": [True, True]}, r"pbc has shape \(2,\)"),
+        ({"cell": np.eye(2)}, r"cell has shape \[2, 2\]"),
+        ({"cell": CELL, "pbc": [True, True]}, r"pbc has shape \[2\]"),
         ({"e_unit": 3.0}, "must be the name of a unit"),
     ],
 )
 def test_arrays_that_do_not_fit(npz, changes, message):
     with pytest.raises(InputError, match=message):
         read(npz(**{**SGDML, **SAID, **changes}))
+
+
+# checks of every format
+
+SOLID = {
+    "R": np.array([[[0.0, 0, 0], [2, 0, 0]], [[0, 0, 0], [2.1, 0, 0]]]),
+    "z": np.array([[11, 17], [11, 17]]),
+    "E": np.array([-1.0, -2.0]),
+    "F": np.zeros((2, 2, 3)),
+    "cell": np.array([CELL, CELL]),
+    "pbc": np.ones((2, 3), dtype=bool),
+    "stress": np.zeros((2, 6)),
+}
+
+
+def second(key, value):
+    """The array `key` of SOLID with another value in the second frame."""
+    array = SOLID[key].copy()
+    array[1] = value
+    return {key: array}
+
+
+@pytest.fixture(params=["npz", "traj", "db"])
+def save(request, tmp_path):
+    """Write the arrays of SOLID with changes, in each format, and return the path."""
+
+    def as_atoms(i, arrays):
+        atoms = Atoms(arrays["z"][i], arrays["R"][i], cell=arrays["cell"][i], pbc=arrays["pbc"][i])
+        atoms = atoms[atoms.numbers != 0]
+        labels = {"energy": arrays["E"][i], "stress": arrays["stress"][i]}
+        forces = arrays["F"][i][: len(atoms)]
+        atoms.calc = SinglePointCalculator(atoms, **labels, forces=forces)
+        return atoms
+
+    def write_them(**changes):
+        path, arrays = tmp_path / f"set.{request.param}", {**SOLID, **changes}
+        if request.param == "npz":
+            np.savez(path, **arrays, r_unit="Ang", e_unit="eV")
+        elif request.param == "traj":
+            write(path, [as_atoms(i, arrays) for i in range(len(arrays["R"]))])
+        else:
+            try:
+                with connect(path) as database:
+                    for i in range(len(arrays["R"])):
+                        database.write(as_atoms(i, arrays))
+            except (ValueError, IndexError, RuntimeWarning):
+                pytest.skip("ASE refuses to write this into a database")
+        return path
+
+    return write_them
+
+
+def test_a_sound_set_passes_in_every_format(save):
+    frames = read(save(), stress=StressLabel("stress", "eV/Ang^3", "voigt", "tension"))
+    assert n_missing(frames) == {"energy": 0, "forces": 0, "stress": 0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({key: array[:0] for key, array in SOLID.items()}, "(holds no structures|cannot read)"),
+        (second("z", 0), "frame 1 has no atoms"),
+        (second("z", [11, 119]), "frame 1 has an atom of number 119; expected a whole number, 1"),
+        (second("z", [11, -1]), "frame 1 has an atom of number -1"),
+        (second("R", np.nan), "frame 1 has positions that are not finite"),
+        (second("E", -np.inf), "frame 1 has an infinite energy"),
+        (second("F", np.inf), "frame 1 has infinite forces"),
+        (second("stress", np.inf), "frame 1 has infinite stress"),
+        (second("cell", np.nan), "frame 1 has a cell that is not finite"),
+        (second("cell", np.diag([4, 5, 0])), "frame 1 is periodic along an axis without a cell ve"),
+        (second("cell", np.ones((3, 3))), "frame 1 has a cell without volume"),
+        (second("cell", 1e-9 * np.eye(3)), "frame 1 is periodic along an axis without a cell vect"),
+    ],
+)
+def test_a_wrong_frame_is_named_in_every_format(save, changes, message):
+    path = save(**changes)
+    with pytest.raises(InputError, match=message):
+        read(path, stress=StressLabel("stress", "eV/Ang^3", "voigt", "tension"))
+
+
+def test_a_slab_passes_in_every_format(save):
+    slab = {"cell": np.array([[4.0, 0, 0], [0, 5, 0], [0, 0, 6]]), "pbc": [True, True, False]}
+    assert not read(save(**second("cell", slab["cell"]), **second("pbc", slab["pbc"]))).pbc[1, 2]
+
+
+def test_periodic_axes_must_not_be_parallel(save):
+    flat = np.array([[4.0, 0, 0], [4, 1e-9, 0], [0, 0, 6]])
+    with pytest.raises(InputError, match="frame 1 has a cell without volume"):
+        read(save(**second("cell", flat), **second("pbc", [True, True, False])))
+
+
+def test_stress_of_a_wrong_shape_or_text(tmp_path, npz):
+    label = StressLabel("stress", "eV/Ang^3", "voigt", "tension")
+    for number in (1.0, np.ones(5)):
+        with pytest.raises(InputError, match=r"stress 'stress' has shape .*expected \[5, 6\]"):
+            read(npz(**SGDML, **SAID, cell=CELL, stress=number), stress=label)
+    for text in ("abc", '"1 2 3 4 5"'):
+        line = f'Lattice="5 0 0 0 5 0 0 0 5" stress={text}'
+        (tmp_path / "a.xyz").write_text(f"1\n{line}\nNa 0 0 0\n")
+        with pytest.raises(InputError, match=r"stress of frame 0 is .*in shape \[6\]"):
+            read(tmp_path / "a.xyz", stress=label)
 
 
 def test_counts_that_contradict_the_padding(npz):
@@ -347,7 +440,7 @@ def test_sign_unit_and_virial(npz):
     same_stress(virial, -np.array(VOIGT) / np.linalg.det(CELL))
 
 
-def test_stress_without_a_full_cell_is_no_label(npz):
+def test_stress_without_a_full_cell_is_a_missing_label(npz):
     path = npz(**SGDML, **SAID, cell=CELL, pbc=[True, True, False], s=np.ones((5, 6)))
     label = StressLabel("s", "eV/Ang^3", "voigt", "tension")
     assert np.isnan(read(path, stress=label).stress).all()
@@ -378,7 +471,7 @@ def test_stress_in_an_xyz_is_pointed_out_and_in_a_trajectory_known(tmp_path):
     same_stress(read(tmp_path / "b.traj"), VOIGT)
 
 
-def test_stress_of_a_trajectory_in_other_units_is_not_taken(tmp_path):
+def test_stress_of_a_trajectory_in_other_units_is_not_read(tmp_path):
     write(tmp_path / "b.traj", solid(VOIGT, "result"))
     assert np.isnan(read(tmp_path / "b.traj", energy_unit="hartree").stress).all()
 
@@ -396,7 +489,7 @@ def test_files_of_ase(tmp_path, name):
     frames = read(tmp_path / name)
     assert frames.energy.tolist() == [-1.5, -2.5]
     assert frames.forces[:2, 2].tolist() == [0.25, -0.25]
-    assert "as ASE documents" in frames.notices[0]
+    assert "by ASE's convention" in frames.notices[0]
     assert not frames.pbc.any()
 
 
@@ -435,8 +528,8 @@ def test_labels_in_some_frames_only(tmp_path):
     frames = read(tmp_path / "a.xyz")
     assert n_missing(frames) == {"energy": 2, "forces": 2, "stress": 3}
     assert require(frames) == (
-        "energy is missing in 2 of 3 frames; the loss leaves it out there",
-        "forces is missing in 2 of 3 frames; the loss leaves it out there",
+        "2 of 3 frames have no energy; the loss of energy leaves them out",
+        "2 of 3 frames have no forces; the loss of forces leaves them out",
     )
     with pytest.raises(InputError, match="no frame has a label for stress"):
         require(frames, stress=True)
@@ -448,7 +541,7 @@ def test_labels_in_some_frames_only(tmp_path):
         ("", "cannot read"),
         ("3\n\nC 0 0 0\n", "cannot read"),
         ("1\nenergy=abc\nC 0 0 0\n", "energy of frame 0 is 'abc'; expected one number"),
-        ("1\n\nC 0 0 nan\n", "positions are not finite in frame 0"),
+        ("1\n\nC 0 0 nan\n", "frame 0 has positions that are not finite"),
         ('1\nProperties=species:S:1:pos:R:3 pbc="T T T"\nC 0 0 0\n', "without a cell vector"),
         ("1\n\nQq 0 0 0\n", "cannot read"),
         ("1\n\nX 0 0 0\n", "atom of number 0"),
@@ -495,7 +588,7 @@ def test_schnetpack_database(tmp_path):
         read(path, energy_unit="eV")
 
 
-def test_schnetpack_database_that_says_half(tmp_path):
+def test_schnetpack_database_that_states_only_one_unit(tmp_path):
     path = schnetpack_database(tmp_path / "a.db", {"_distance_unit": "Ang"})
     with pytest.raises(InputError, match="--energy-unit"):
         read(path)

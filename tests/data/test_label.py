@@ -15,8 +15,8 @@ from ase.calculators.calculator import CalculationFailed, Calculator
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 
-from gradpot.data import label as labeling
-from gradpot.data.label import label, read_structures, reference
+from gradpot.data.files import read, read_structures
+from gradpot.data.label import complete_frames, label, reference
 from gradpot.errors import InputError
 
 
@@ -115,8 +115,8 @@ def test_charge_is_the_calculators(tmp_path):
     assert ion.info["method"] == "GFN2-xTB charge=1"
 
 
-def test_an_atom_that_is_no_element_is_refused(tmp_path):
-    with pytest.raises(InputError, match="has an atom X, which is no element"):
+def test_an_atom_that_is_not_an_element_is_refused(tmp_path):
+    with pytest.raises(InputError, match="has an atom X, which is not an element"):
         label([Atoms("XH", [[0, 0, 0], [1, 0, 0]])], EMT(), tmp_path / "out.xyz")
 
 
@@ -155,10 +155,10 @@ def test_an_energy_that_is_not_finite_is_a_failure(tmp_path, monkeypatch):
         label(copper(1), EMT(), tmp_path / "out.xyz")
 
 
-def test_positions_that_are_not_numbers_are_refused(tmp_path):
+def test_positions_that_are_not_finite_are_refused(tmp_path):
     frames = copper(2)
     frames[1].positions[0, 0] = np.nan
-    with pytest.raises(InputError, match=r"structure 1 .* has positions that are not numbers"):
+    with pytest.raises(InputError, match=r"structure 1 .* has positions that are not finite"):
         label(frames, EMT(), tmp_path / "out.xyz")
 
 
@@ -170,8 +170,6 @@ def test_a_calculator_without_forces_is_named(tmp_path):
 
 
 def test_npz_is_read_back_with_its_units(tmp_path):
-    from gradpot.data.files import read
-
     frames = rattled(Atoms("Cu4", 2.2 * np.eye(4, 3)), 3)
     out = tmp_path / "out.npz"
     label(frames, EMT(), out)
@@ -266,7 +264,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(tmp_path):
             assert process.poll() is None
             time.sleep(0.005)
         process.kill()
-    n_before, _ = labeling._complete_frames(killed)
+    n_before, _ = complete_frames(killed)
     assert 0 < n_before < 300
     with open(killed, "ab") as file:
         file.write(b"12\nProperties=species:S:1:pos:R:3 ener")

@@ -61,7 +61,7 @@ def test_isolated_atoms():
 
 def test_given_references():
     assert given({"H": -13.5, "O": -2041}, np.array([1, 8])) == {1: -13.5, 8: -2041.0}
-    with pytest.raises(InputError, match="'Xq', which is no element"):
+    with pytest.raises(InputError, match="'Xq', which is not an element"):
         given({"Xq": 1.0}, np.array([1]))
     with pytest.raises(InputError, match="no reference energy for C"):
         given({"H": 1.0}, np.array([1, 6]))

@@ -43,12 +43,17 @@ def test_given(tmp_path):
     file.write_text(json.dumps({"train": [4, 2], "valid": [0]}))
     parts = split(6, str(file))
     assert [p.tolist() for p in parts] == [[4, 2], [0], [1, 3, 5]]
+    file.write_text(json.dumps({"train": [4, 2], "valid": [0], "test": []}))
+    assert split(6, str(file)).test.tolist() == []
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ('{"train": [1, 9], "valid": [0]}', "names frame 9; the data has frames 0 to 5"),
+        ('{"train": [1, -1], "valid": [0]}', "names frame -1; the data has frames 0 to 5"),
+        ('{"train": [1], "valid": [0], "test": ["a"]}', 'a list of frame numbers "test"'),
+        ('{"train": [[1], [2]], "valid": [0]}', 'a list of frame numbers "train"'),
         ('{"train": [1, 2], "valid": [2]}', "names a frame twice"),
         ('{"train": [1, 2]}', 'must hold a list of frame numbers "valid"'),
         ('{"train": [0.5], "valid": [2]}', 'must hold a list of frame numbers "train"'),

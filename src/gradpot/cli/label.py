@@ -36,11 +36,12 @@ def label_command(
     An interrupted run resumes where it stopped.
     """
     from gradpot.data import label
+    from gradpot.data.files import read_structures
 
     if out.resolve() == structures.resolve():
         raise InputError(f"--out {out} is the input itself; choose another name")
     calculator = label.reference(method, charge, multiplicity)
-    found = label.read_structures(structures, reading.length_unit, index)
+    found = read_structures(structures, reading.length_unit, index)
     done = label.label(found, calculator, out, skip_failures, progress=not as_json)
     if as_json:
         print(json.dumps({"out": str(out), **done._asdict()}))

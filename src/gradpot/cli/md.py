@@ -89,7 +89,7 @@ def read_structure(name: str, index: str, length_unit: str | None) -> "Atoms":
         InputError: neither exists, or the index selects no frame or more than one.
     """
     if Path(name).exists():
-        from gradpot.data.label import read_structures
+        from gradpot.data.files import read_structures
 
         frames = read_structures(name, length_unit, index)
         if len(frames) > 1:

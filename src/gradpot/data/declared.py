@@ -1,4 +1,4 @@
-"""Which units a file is in: what it says, what the user says, and what if they differ."""
+"""Units of a file: what it states, what the user states, and what happens if they differ."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from gradpot import units
 from gradpot.errors import InputError
 from gradpot.units import Units
 
-_FACTOR: dict[str, Callable[[str], float]] = {
+FACTOR: dict[str, Callable[[str], float]] = {
     "energy": units.energy_factor,
     "length": units.length_factor,
     "force": units.force_factor,
@@ -15,7 +15,7 @@ _FACTOR: dict[str, Callable[[str], float]] = {
 
 
 class Declared(NamedTuple):
-    """Unit names from one source, a file or a user; None where it says nothing."""
+    """Unit names from one source: a file, a user or a convention; None if it states none."""
 
     energy: str | None = None
     length: str | None = None
@@ -23,30 +23,59 @@ class Declared(NamedTuple):
 
 
 def settle(
-    path: object, file: Declared, user: Declared, has_energy: bool = True, has_forces: bool = True
+    path: object,
+    file: Declared,
+    user: Declared,
+    default: Declared,
+    has_energy: bool,
+    has_forces: bool,
 ) -> tuple[Units, str]:
-    """The units of a file, and one line on where they come from.
+    """The units of a file, and one line that says where they come from.
 
-    The unit of force follows from the others unless it is given. Energies need a unit only where
-    there are energies, or forces without a unit of their own.
+    The unit of force follows from the others unless it is given. The unit of energy is needed only
+    for energies, and for forces without a unit of their own.
+
+    Args:
+        path: of the file, for messages.
+        file: what it states.
+        user: what the user states.
+        default: the convention of the format, used if neither states anything.
+        has_energy: whether the file has energies.
+        has_forces: whether the file has forces.
 
     Raises:
-        InputError: nobody says, the two contradict each other, or a name is not known.
+        InputError: nobody states a unit, file and user contradict each other, or a name is unknown.
     """
-    both = [agree(path, kind, *pair) for kind, *pair in zip(Declared._fields, file, user)]
-    energy, length, force = both
+    stated = {kind: agree(path, kind, *pair) for kind, *pair in zip(Declared._fields, file, user)}
+    energy, length, force = (one or other for one, other in zip(stated.values(), default))
     needs_energy = has_energy or (has_forces and force is None)
-    missing = [kind for kind, unit in (("energy", energy), ("length", length)) if unit is None]
-    if length is None or (needs_energy and energy is None):
-        raise InputError(_ask(path, missing if needs_energy else ["length"]))
-    settled = Units(energy or "eV", length, force or f"{energy or 'eV'}/{length}")
+    missing = ["energy"] * (needs_energy and energy is None) + ["length"] * (length is None)
+    if missing:
+        examples = {"energy": "--energy-unit kcal/mol", "length": "--length-unit Ang"}
+        raise InputError(
+            f"{path} does not say its {' and '.join(missing)} unit: add "
+            f"{' and '.join(f'--{kind}-unit' for kind in missing)} "
+            f"(in Python: {', '.join(f'{kind}_unit=' for kind in missing)}), "
+            f"for example {' '.join(examples[kind] for kind in missing)}"
+        )
+    settled = Units(energy or "eV", length or "Ang", force or f"{energy or 'eV'}/{length}")
     settled.factors()
-    return settled, f"units: {', '.join(settled)} ({_source(file, user)})"
+    sources: dict[str, list[str]] = {}
+    for (kind, unit), in_file, convention in zip(stated.items(), file, default):
+        if unit or convention:
+            given = "from the file" if unit == in_file else "as given"
+            sources.setdefault(given if unit else "by ASE's convention", []).append(kind)
+    whence = "; ".join(f"{', '.join(kinds)} {source}" for source, kinds in sources.items())
+    return settled, f"units: {', '.join(settled)} ({whence})"
 
 
 def agree(path: object, kind: str, file: str | None, user: str | None) -> str | None:
-    """What file and user say of one quantity; either may be silent."""
-    factor = _FACTOR[kind]
+    """The unit of one quantity, as the file or the user states it; None if neither does.
+
+    Raises:
+        InputError: they contradict each other, or a name is unknown.
+    """
+    factor = FACTOR[kind]
     if user is not None:
         factor(user)
     if not file:
@@ -63,20 +92,3 @@ def agree(path: object, kind: str, file: str | None, user: str | None) -> str | 
             "leave out the option, or correct the file"
         )
     return file
-
-
-def _ask(path: object, missing: list[str]) -> str:
-    options = " and ".join(f"--{kind}-unit" for kind in missing)
-    keywords = ", ".join(f"{kind}_unit=" for kind in missing)
-    example = {"energy": "--energy-unit kcal/mol", "length": "--length-unit Ang"}
-    return (
-        f"{path} does not say its {' and '.join(missing)} unit: add {options} "
-        f"(in Python: {keywords}), for example {' '.join(example[kind] for kind in missing)}"
-    )
-
-
-def _source(file: Declared, user: Declared) -> str:
-    said = [kind for kind, unit in zip(Declared._fields, file) if unit]
-    told = [kind for kind, unit in zip(Declared._fields, user) if unit and kind not in said]
-    parts = ((said, "from the file"), (told, "as told"))
-    return "; ".join(f"{', '.join(kinds)} {whence}" for kinds, whence in parts if kinds)

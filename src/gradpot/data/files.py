@@ -1,20 +1,30 @@
 """Read labeled structures from a file, in eV and Å whatever the file is written in.
 
-Units are known or asked for, never guessed: the file says them, or the user does; if both do and
-differ, that is an error. Labels that are not in the file are NaN.
+The file states its units, or the user does; gradpot never guesses them. If both do and differ,
+that is an error. Labels that are not in the file are NaN.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gradpot.data import ase_files, npz
+from gradpot.data.ase_files import load, read_ase, read_database
 from gradpot.data.declared import Declared
 from gradpot.data.frames import Frames
+from gradpot.data.npz import read_npz
+from gradpot.data.raw import to_frames
 from gradpot.data.stress import StressLabel, check, stress_label
 from gradpot.errors import InputError
+from gradpot.units import length_factor
 
-__all__ = ["StressLabel", "read", "require", "stress_label"]
+if TYPE_CHECKING:
+    from ase import Atoms
+
+__all__ = ["StressLabel", "read", "read_structures", "require", "stress_label"]
+
+READERS = {".npz": read_npz, ".db": read_database}
+"""by the end of the file's name; ASE reads all others"""
 
 
 def read(
@@ -27,12 +37,12 @@ def read(
     """Read npz (sGDML/MD17, rMD17, PhysNet), extxyz, ASE databases and whatever else ASE reads.
 
     Args:
-        path: the file; what it is follows from its name and content.
-        energy_unit: of the file ("kcal/mol", "hartree", ...); needed where the file does not say.
+        path: the file; its name and content tell the format.
+        energy_unit: of the file ("kcal/mol", "hartree", ...); needed if the file does not say.
         length_unit: of the file ("Ang", "bohr", "nm").
         force_unit: of the file; energy unit over length unit unless given.
-        stress: how stress is written. Only trajectories and outputs that ASE itself converts
-            have a stress without it.
+        stress: how stress is written. Without it, stress is read only from trajectories and
+            outputs that ASE itself converts.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -45,49 +55,84 @@ def read(
         raise InputError(f"{path} is a folder; expected a file of structures")
     if stress is not None:
         check(stress)
-    user = Declared(energy_unit, length_unit, force_unit)
-    suffix = path.suffix.lower()
-    if suffix == ".npz":
-        return npz.read(path, user, stress)
-    if suffix == ".db":
-        return ase_files.read_database(path, user, stress)
-    return ase_files.read(path, user, stress)
+    raw = READERS.get(path.suffix.lower(), read_ase)(path)
+    return to_frames(path, raw, Declared(energy_unit, length_unit, force_unit), stress)
+
+
+def read_structures(
+    path: str | Path, length_unit: str | None = None, index: str = ":"
+) -> list["Atoms"]:
+    """Read structures from npz or any file that ASE reads; labels and their units do not matter.
+
+    Args:
+        path: the file.
+        length_unit: of the file; npz must state it unless it is given, other files default to Å.
+        index: which frames, as ASE writes it: ":", "::10", "0:500" ...
+
+    Raises:
+        InputError: not a file of structures, or a bad index.
+    """
+    from ase.io.formats import string2index
+
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; expected a file of structures")
+    if not path.is_file():
+        raise InputError(f"no such file: {path}")
+    if path.suffix.lower() == ".npz":
+        raw = read_npz(path)
+        bare = raw._replace(energy=None, forces=None, units=Declared(length=raw.units.length))
+        frames = to_frames(path, bare, Declared(length=length_unit))
+        found = [frames.atoms(i) for i in range(frames.n_atoms.shape[0])]
+    else:
+        factor = length_factor(length_unit or "Ang")
+        found, _ = load(path)
+        for atoms in found:
+            atoms.set_cell(atoms.cell.array * factor)
+            atoms.positions *= factor
+    try:
+        chosen = string2index(index)
+        if not isinstance(chosen, slice):
+            chosen = slice(int(chosen), int(chosen) + 1 or None)
+    except ValueError as error:
+        raise InputError(f"bad index {index!r}; write it as in Python: ':', '::10', '3'") from error
+    if not found[chosen]:
+        raise InputError(f"{path} has no structures at index {index!r}")
+    return found[chosen]
 
 
 def require(
     frames: Frames, energy: bool = True, forces: bool = True, stress: bool = False
 ) -> tuple[str, ...]:
-    """Check that the labels asked for exist; say how many frames lack some.
+    """Check that the labels asked for exist; return a line for each that some frames lack.
 
     Raises:
-        InputError: no frame has a label that is asked for.
+        InputError: a label that is asked for is in no frame.
     """
     asked = {"energy": energy, "forces": forces, "stress": stress}
     lacking = {name: count for name, count in n_missing(frames).items() if asked[name]}
     n_frames = frames.n_atoms.shape[0]
     absent = [name for name, count in lacking.items() if count == n_frames]
     if absent:
-        hints = " ".join(f"({notice})" for notice in frames.notices if _is_about(notice, absent))
+        names = [f"no {label.replace('energy', 'energies')}" for label in absent]
+        starts = (*names, *(f"found {label}" for label in absent))
+        hints = " ".join(f"({notice})" for notice in frames.notices if notice.startswith(starts))
         raise InputError(
             f"no frame has a label for {', '.join(absent)}; leave it out of the loss (weight 0), "
             f"or use a file that has it {hints}".strip()
         )
     return tuple(
-        f"{name} is missing in {count} of {n_frames} frames; the loss leaves it out there"
+        f"{count} of {n_frames} frames have no {name}; the loss of {name} leaves them out"
         for name, count in lacking.items()
         if count
     )
 
 
 def n_missing(frames: Frames) -> dict[str, int]:
-    """In how many frames each label is missing, wholly or in part."""
+    """Number of frames that lack each label, wholly or in part."""
     part = np.add.reduceat(np.isnan(frames.forces).any(1).astype(int), frames.first[:-1])
     return {
         "energy": int(np.isnan(frames.energy).sum()),
         "forces": int((part > 0).sum()),
         "stress": int(np.isnan(frames.stress).any((1, 2)).sum()),
     }
-
-
-def _is_about(notice: str, labels: list[str]) -> bool:
-    return any(notice.startswith((f"no {label}", f"no {label[:-1]}ies", label)) for label in labels)

@@ -1,4 +1,4 @@
-"""`Frames`: labeled structures as arrays, in eV and Å, the way every reader gives them."""
+"""`Frames`: labeled structures as arrays, in eV and Å, whatever file they come from."""
 
 import hashlib
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 class Frames(NamedTuple):
     """Structures one after the other; the atoms of all frames in one array.
 
-    Labels are NaN where the file has none. Everything is float64: references are subtracted
-    from total energies later, and that takes all digits.
+    Labels that the file does not have are NaN. Everything is float64: references are subtracted
+    from total energies later, and that needs all digits.
     """
 
     n_atoms: Int[np.ndarray, "n_frames"]
@@ -28,15 +28,15 @@ class Frames(NamedTuple):
     stress: Float[np.ndarray, "n_frames 3 3"]
     """eV/Å³, positive under tension (ASE's sign)"""
     notices: tuple[str, ...] = ()
-    """what the reader wants the user to know: units it took, keys it left"""
+    """what the user should know: which units were used, which fields were not read"""
 
     @property
     def first(self) -> Int[np.ndarray, "n_frames_plus_1"]:
-        """Where each frame's atoms begin, and at the end where they stop."""
+        """Index of the first atom of each frame, and at the end the number of atoms."""
         return np.concatenate([[0], np.cumsum(self.n_atoms)])
 
     def take(self, index: Int[np.ndarray, "n_taken"]) -> "Frames":
-        """The frames at these positions, in this order."""
+        """The frames with these indices, in this order."""
         index = np.asarray(index, dtype=np.int64)
         counts = self.n_atoms[index]
         offset = np.repeat(self.first[:-1][index] - np.cumsum(counts) + counts, counts)
@@ -50,16 +50,21 @@ class Frames(NamedTuple):
         )
 
     @property
-    def n_compositions(self) -> int:
-        """How many different sum formulas there are."""
+    def composition(self) -> Int[np.ndarray, "n_frames n_elements"]:
+        """Atoms of each element in each frame; the columns are `np.unique(numbers)`."""
         frame = np.repeat(np.arange(self.n_atoms.shape[0]), self.n_atoms)
         elements, column = np.unique(self.numbers, return_inverse=True)
         counts = np.zeros((self.n_atoms.shape[0], elements.shape[0]), dtype=np.int64)
         np.add.at(counts, (frame, column), 1)
-        return np.unique(counts, axis=0).shape[0]
+        return counts
+
+    @property
+    def n_compositions(self) -> int:
+        """How many different sum formulas there are."""
+        return np.unique(self.composition, axis=0).shape[0]
 
     def fingerprint(self) -> str:
-        """Of all atoms, positions and labels: equal numbers are equal data, whatever the file."""
+        """A hash of atoms, positions, energies and forces: equal for equal data in any format."""
         digest = hashlib.sha256()
         for array in (self.n_atoms, self.numbers, self.positions, self.energy, self.forces):
             digest.update(np.ascontiguousarray(array).tobytes())

@@ -1,8 +1,9 @@
-"""Atom energies and scales: what is taken off the labels before a network sees them.
+"""Atom energies and scales: what is subtracted from the labels before a network sees them.
 
-All in float64: an aspirin energy of −17,600 eV has 2 meV of float32 spacing.
+All in float64: at an aspirin energy of −17,600 eV, neighboring float32 numbers are 2 meV apart.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -10,8 +11,7 @@ from jaxtyping import Float
 
 from gradpot.data.frames import Frames
 from gradpot.errors import InputError, unknown
-
-MODES = ("none", "offset", "constant", "forces", "natural")
+from gradpot.geometry import N_ELEMENTS
 
 
 class Rescaling(NamedTuple):
@@ -38,28 +38,57 @@ class Rescaling(NamedTuple):
 def rescaling(
     frames: Frames, mode: str, references: dict[int, float], constant: float | None = None
 ) -> Rescaling:
-    """Compute the scale of a mode from training frames.
+    """Compute scale and length of one of `MODES` from training frames.
 
     Args:
-        mode: `none` and `offset`: 1 eV. `constant`: the given `constant` in eV, which divides
-            energies and forces alike (label rescaling, arXiv 2310.01649). `forces`: the rms
-            force × 1 Å. `natural`: energy in units of σ_E, lengths in units of σ_E/σ_F, so that
-            energy and force residuals both have unit variance.
+        mode: see `MODES`.
         references: atom energies in eV, to be subtracted first.
+        constant: the energy in eV of mode `constant`.
+
+    Raises:
+        InputError: the mode is unknown, or needs a constant or labels that are not there.
     """
     if mode not in MODES:
         raise unknown("rescale.mode", mode, MODES)
-    if mode == "constant" and not (constant and constant > 0):
-        raise InputError("rescale.mode=constant needs rescale.constant, a positive energy in eV")
-    scale, length = 1.0, 1.0
-    if mode == "constant":
-        scale = float(constant or 1.0)
-    if mode == "forces":
-        scale = _rms(frames.forces, "forces")
-    if mode == "natural":
-        scale = _deviation(frames, references)
-        length = scale / _rms(frames.forces, "forces")
+    scale, length = MODES[mode](frames, references, constant)
     return Rescaling(mode, references, scale, length)
+
+
+def one_ev(*_: object) -> tuple[float, float]:
+    """1 eV and 1 Å."""
+    return 1.0, 1.0
+
+
+def divide_by_constant(
+    frames: Frames, references: dict[int, float], constant: float | None
+) -> tuple[float, float]:
+    """A given energy, by which energies and forces are divided (label rescaling, 2310.01649)."""
+    if not (constant and constant > 0):
+        raise InputError("rescale.mode=constant needs rescale.constant, a positive energy in eV")
+    return float(constant), 1.0
+
+
+def rms_force(frames: Frames, *_: object) -> tuple[float, float]:
+    """The rms force × 1 Å."""
+    return _rms(frames.forces, "forces"), 1.0
+
+
+def unit_variance(frames: Frames, references: dict[int, float], *_: object) -> tuple[float, float]:
+    """σ_E and σ_E/σ_F, so that energy and force residuals both have unit variance."""
+    rest = frames.energy - reference_energies(frames, references)
+    known = rest[np.isfinite(rest)]
+    scale = _rms(known - known.mean() if known.size else known, "energies")
+    return scale, scale / _rms(frames.forces, "forces")
+
+
+MODES: dict[str, Callable[[Frames, dict[int, float], float | None], tuple[float, float]]] = {
+    "none": one_ev,
+    "offset": one_ev,
+    "constant": divide_by_constant,
+    "forces": rms_force,
+    "natural": unit_variance,
+}
+"""scale in eV and length in Å by `rescale.mode`; none and offset differ in their references"""
 
 
 def _rms(values: np.ndarray, what: str) -> float:
@@ -69,30 +98,23 @@ def _rms(values: np.ndarray, what: str) -> float:
     return float(np.sqrt(np.mean(known**2))) or 1.0
 
 
-def _deviation(frames: Frames, references: dict[int, float]) -> float:
-    """Standard deviation of the energies, in eV, once references are off."""
-    rest = frames.energy - reference_energies(frames, references)
-    rest = rest[np.isfinite(rest)]
-    return _rms(rest - rest.mean() if rest.size else rest, "energies")
-
-
 def least_squares(frames: Frames) -> dict[int, float]:
-    """Atom energies (eV) that explain the energies best; the smallest, where many do.
+    """Atom energies (eV) that fit the energies best; the smallest, if many do.
 
-    A set of one composition fixes only their sum: then they are no atom energies in the
-    chemist's sense, but take the offset off all the same.
+    A set of one composition fixes only their sum. They are then not atom energies in the chemist's
+    sense, but they remove the offset all the same.
     """
     elements = np.unique(frames.numbers)
     known = np.isfinite(frames.energy)
     if not known.any():
         return dict.fromkeys(elements.tolist(), 0.0)
-    counts = np.stack([_count(frames, z) for z in elements.tolist()], axis=1).astype(float)
-    solution = np.linalg.lstsq(counts[known], frames.energy[known], rcond=1e-10)[0]
+    counts = frames.composition[known].astype(float)
+    solution = np.linalg.lstsq(counts, frames.energy[known], rcond=1e-10)[0]
     return dict(zip(elements.tolist(), solution.tolist(), strict=True))
 
 
 def isolated(frames: Frames, elements: np.ndarray) -> dict[int, float]:
-    """Energies (eV) of the frames that are one atom.
+    """Energies (eV) of the frames that are a single atom.
 
     Raises:
         InputError: an element has no such frame.
@@ -113,7 +135,7 @@ def given(energies: dict[str, float], elements: np.ndarray) -> dict[int, float]:
 
     for symbol in energies:
         if symbol not in atomic_numbers:
-            raise InputError(f"rescale.references has {symbol!r}, which is no element")
+            raise InputError(f"rescale.references has {symbol!r}, which is not an element")
     numbers = {atomic_numbers[symbol]: float(e) for symbol, e in energies.items()}
     return _complete(numbers, elements, "not in rescale.references")
 
@@ -127,14 +149,10 @@ def _complete(found: dict[int, float], elements: np.ndarray, why: str) -> dict[i
     return {z: found[z] for z in elements.tolist()}
 
 
-def _count(frames: Frames, z: int) -> np.ndarray:
-    return np.add.reduceat((frames.numbers == z).astype(int), frames.first[:-1])
-
-
 def reference_energies(
     frames: Frames, references: dict[int, float]
 ) -> Float[np.ndarray, "n_frames"]:
-    """Σ reference(Z) of each frame in eV; an element without a reference counts as 0."""
-    table = np.zeros(119)
+    """Σ reference(Z) of each frame in eV; elements without a reference count as 0."""
+    table = np.zeros(N_ELEMENTS)
     table[list(references)] = list(references.values())
     return np.add.reduceat(table[frames.numbers], frames.first[:-1])

@@ -1,4 +1,4 @@
-"""What a user gives as `--data`: a file, or the name of a public data set."""
+"""Read what a user gives as `--data`: a file, or the name of a public data set."""
 
 from pathlib import Path
 
@@ -18,11 +18,12 @@ def read(
 ) -> Frames:
     """Labeled structures of a file or a named set, in eV and Å.
 
-    Units are those that the catalog knows for a named set, that the file states, or that are
-    given here; sources that contradict each other are an error.
+    Units come from the catalog for a named set, from the file, or from the arguments. If two of
+    these contradict each other, that is an error.
 
     Raises:
-        InputError: neither a file nor a name, a file that cannot be read, units that nobody says.
+        InputError: neither a file nor a name, a file that cannot be read, or units that nobody
+            states.
     """
     path, known = locate(source)
     given = {"energy": energy_unit, "length": length_unit, "force": force_unit}

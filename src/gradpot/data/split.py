@@ -1,4 +1,4 @@
-"""Which frames are trained on, which decide when to stop, and which are left to test."""
+"""Which frames are trained on, which decide when to stop, and which are left for the test."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from gradpot.errors import InputError
 
 
 class Split(NamedTuple):
-    """Positions of frames in their file."""
+    """Indices of frames in their file."""
 
     train: Int[np.ndarray, "n_train"]
     valid: Int[np.ndarray, "n_valid"]
@@ -26,30 +26,33 @@ def split(
     n_test: int | None = None,
     seed: int = 0,
 ) -> Split:
-    """Divide frames; what is neither trained on nor validated is the test set.
+    """Divide frames; all that are not in the training or validation set are the test set.
 
     Args:
-        how: "random"; "block" for trajectories, whose neighbors in time are nearly equal (the
+        how: "random"; "block" for trajectories, whose consecutive frames are nearly equal (the
             first frames train, the next validate, the last test); or a JSON file with lists of
-            positions "train", "valid" and, if they are not all the rest, "test".
+            indices "train", "valid" and, if not all others are meant, "test".
         n_train: 80 % unless given.
-        n_valid: 10 % unless given, or a tenth of `n_train` where that is given.
-        n_test: keep only so many of the test frames (spread evenly).
+        n_valid: 10 % unless given, or a tenth of `n_train` if that is given.
+        n_test: keep only this many of the test frames, evenly spaced.
 
     Raises:
-        InputError: more frames are asked for than there are, or the file is not such a file.
+        InputError: there are fewer frames than asked for, or `how` is not such a file.
     """
     if how not in ("random", "block"):
-        return _given(Path(how), n_frames, n_test)
-    n_train, n_valid = _sizes(n_frames, n_train, n_valid)
-    order = np.arange(n_frames)
-    if how == "random":
-        order = np.random.default_rng(seed).permutation(n_frames)
-    train, valid, test = np.split(order, [n_train, n_train + n_valid])
-    return Split(train, valid, _thin(test, n_test))
+        train, valid, test = read_split(Path(how), n_frames)
+    else:
+        n_train, n_valid = sizes(n_frames, n_train, n_valid)
+        random = np.random.default_rng(seed)
+        order = random.permutation(n_frames) if how == "random" else np.arange(n_frames)
+        train, valid, test = np.split(order, [n_train, n_train + n_valid])
+    if n_test is not None and n_test < test.shape[0]:
+        test = test[np.linspace(0, test.shape[0] - 1, n_test).round().astype(int)]
+    return Split(train, valid, test)
 
 
-def _sizes(n_frames: int, n_train: int | None, n_valid: int | None) -> tuple[int, int]:
+def sizes(n_frames: int, n_train: int | None, n_valid: int | None) -> tuple[int, int]:
+    """Sizes of the training and the validation set, as `split` describes them."""
     if n_valid is None:
         n_valid = max(1, (n_frames if n_train is None else n_train) // 10)
     if n_train is None:
@@ -67,36 +70,32 @@ def _sizes(n_frames: int, n_train: int | None, n_valid: int | None) -> tuple[int
     return n_train, n_valid
 
 
-def _thin(test: np.ndarray, n_test: int | None) -> np.ndarray:
-    if n_test is None or n_test >= test.shape[0]:
-        return test
-    return test[np.linspace(0, test.shape[0] - 1, n_test).round().astype(int)]
+def read_split(path: Path, n_frames: int) -> Split:
+    """Read a split of `n_frames` frames from a JSON file.
 
-
-def _given(path: Path, n_frames: int, n_test: int | None) -> Split:
-    parts = _read(path)
-    train, valid = parts["train"], parts["valid"]
-    rest = np.setdiff1d(np.arange(n_frames), np.concatenate([train, valid]))
-    test = parts.get("test", rest)
-    everything = np.concatenate([train, valid, test])
-    if everything.min() < 0 or everything.max() >= n_frames:
-        raise InputError(
-            f"{path} names frame {everything.max()}; the data has frames 0 to {n_frames - 1}"
-        )
-    if np.unique(everything).shape[0] < everything.shape[0]:
-        raise InputError(f"{path} names a frame twice; train, valid and test must not overlap")
-    return Split(train, valid, _thin(test, n_test))
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
+    Raises:
+        InputError: it is not such a file, or names frames that do not exist, or one frame twice.
+    """
     if not path.is_file():
         raise InputError(f"data.split is {str(path)!r}; expected random, block or a JSON file")
     try:
         parts = {key: np.array(value) for key, value in json.loads(path.read_text()).items()}
     except (ValueError, AttributeError) as error:
         raise InputError(f"{path} is not a split file ({error})") from None
-    for key in ("train", "valid"):
-        if key not in parts or parts[key].size == 0 or parts[key].dtype.kind != "i":
+    for key in ("train", "valid", "test"):
+        indices = parts.get(key, np.zeros(0))
+        is_list = indices.ndim == 1 and (indices.dtype.kind == "i" or indices.size == 0)
+        if not is_list or (key != "test" and indices.size == 0):
             raise InputError(f'{path} must hold a list of frame numbers "{key}"')
-    wanted = ("train", "valid", "test")
-    return {key: value.astype(int) for key, value in parts.items() if key in wanted}
+    train, valid = parts["train"], parts["valid"]
+    rest = np.setdiff1d(np.arange(n_frames), np.concatenate([train, valid]))
+    test = parts.get("test", rest).astype(int)
+    everything = np.concatenate([train, valid, test])
+    unknown = everything[(everything < 0) | (everything >= n_frames)]
+    if unknown.size:
+        raise InputError(
+            f"{path} names frame {unknown[0]}; the data has frames 0 to {n_frames - 1}"
+        )
+    if np.unique(everything).shape[0] < everything.shape[0]:
+        raise InputError(f"{path} names a frame twice; train, valid and test must not overlap")
+    return Split(train, valid, test)

@@ -1,7 +1,7 @@
-"""Stress labels: four things must be known before numbers in a file are a stress.
+"""Stress labels: the four things that turn numbers in a file into a stress.
 
-The key, the unit, the order of the components and the sign. Nothing is guessed: programs differ
-in all four, and a wrong sign trains a model that expands where it should shrink.
+They are the key, the unit, the order of the components and the sign. gradpot guesses none of them:
+programs differ in all four, and a wrong sign trains a model that expands where it should shrink.
 
 Virials are stresses times the volume. GAP, ACE and MACE files hold the virial −V·stress in eV,
 that is `unit="eV", sign="compression"`.
@@ -16,7 +16,7 @@ from gradpot.errors import InputError, unknown
 from gradpot.units import energy_factor, stress_factor
 
 ORDER = {
-    # where each of the nine components xx xy xz yx yy yz zx zy zz is among those in the file
+    # index in the file of each component xx xy xz yx yy yz zx zy zz
     "voigt": [0, 5, 4, 5, 1, 3, 4, 3, 2],
     "vasp": [0, 3, 5, 3, 1, 4, 5, 4, 2],
     "matrix": list(range(9)),
@@ -40,10 +40,10 @@ class StressLabel(NamedTuple):
 def stress_label(
     key: str | None, unit: str | None, order: str | None, sign: str | None
 ) -> StressLabel | None:
-    """A label from options: None where none is given.
+    """A label from options; None if none is given.
 
     Raises:
-        InputError: only some are given, or one is not known.
+        InputError: only some are given, or one is unknown.
     """
     label = StressLabel(key, unit, order, sign)  # type: ignore[arg-type]
     if not any(part is not None for part in label):
@@ -53,7 +53,7 @@ def stress_label(
 
 
 def check(label: StressLabel) -> None:
-    """Raise an InputError unless every part of the label is there and known."""
+    """Raise an InputError unless every part of the label is given and known."""
     missing = [f"--stress-{name}" for name, part in label._asdict().items() if part is None]
     if missing:
         raise InputError(
@@ -79,42 +79,34 @@ def to_stress(
         path: of the file, for messages.
         values: [n_frames, 6], [n_frames, 9] or [n_frames, 3, 3], as the label says.
         label: how to read them.
-        volume: of each cell in Å³; NaN where there is none, and then the stress is NaN.
+        volume: of each cell in Å³; if it is 0, there is no cell, and the stress is NaN.
+
+    Raises:
+        InputError: the shape is not the one that the label says, or a number is infinite.
     """
     check(label)
-    flat = values.reshape(values.shape[0], -1).astype(np.float64)
-    expected = 9 if label.order == "matrix" else 6
-    if flat.shape != (volume.shape[0], expected):
+    n_frames, size = volume.shape[0], 9 if label.order == "matrix" else 6
+    if values.shape[:1] != volume.shape or values[0].size != size:
         raise InputError(
-            f"{path}: stress {label.key!r} has shape {values.shape}; expected "
-            f"[{volume.shape[0]}, {expected}] for order {label.order!r} (see --stress-order)"
+            f"{path}: stress {label.key!r} has shape {list(values.shape)}; expected "
+            f"[{n_frames}, {size}] for order {label.order!r} (see --stress-order)"
+        )
+    flat = values.reshape(n_frames, size).astype(np.float64)
+    infinite = np.isinf(flat).any(1)
+    if infinite.any():
+        raise InputError(
+            f"{path}: frame {infinite.argmax()} has infinite stress ({label.key}); "
+            "write NaN for a missing label, or leave it out"
         )
     tensor = flat[:, ORDER[label.order]].reshape(-1, 3, 3)
     factor, is_virial = _factor(label.unit)
-    scale = SIGN[label.sign] * factor / (volume if is_virial else np.where(volume > 0, 1.0, np.nan))
+    volume = np.where(volume > 0, volume, np.nan)
+    scale = SIGN[label.sign] * factor / (volume if is_virial else volume / volume)
     return 0.5 * (tensor + tensor.transpose(0, 2, 1)) * scale[:, None, None]
 
 
-def volumes(
-    cell: Float[np.ndarray, "n_frames 3 3"],
-) -> Float[np.ndarray, "n_frames"]:
-    """Cell volumes in Å³; NaN where not all three axes are periodic."""
-    volume = np.abs(np.linalg.det(cell))
-    return np.where(volume > 1e-6, volume, np.nan)
-
-
-def left_out(keys: list[str]) -> tuple[str, ...]:
-    """One notice for fields that look like stress and that nobody asked for."""
-    if not keys:
-        return ()
-    return (
-        f"stress is there and was left: to use it add --stress-key {keys[0]} with --stress-unit, "
-        f"--stress-order and --stress-sign (fields that look like it: {', '.join(keys)})",
-    )
-
-
 def looks_like_stress(key: str) -> bool:
-    """Whether a field's name says stress or virial."""
+    """Whether the name of a field contains stress or virial."""
     return "stress" in key.lower() or "virial" in key.lower()
 
 

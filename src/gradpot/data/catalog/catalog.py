@@ -1,14 +1,14 @@
 """Public data sets by name: `md17:aspirin`, `rmd17:ethanol`, `md22:DHA`, `ethanol` ...
 
-`catalog.toml` is the table. Files go to the folder in `GRADPOT_DATA`, or else to the cache
-folder of the platform, and are compared with the checksum of the table every time they are
-used. Where nobody publishes a checksum, the first download writes the file's own SHA-256 beside
-it (`FILE.sha256`): that cannot tell whether the first download was right, but every later use
-and download is compared with it.
+`catalog.toml` is the table. Files go to the folder in `GRADPOT_DATA`, or else to the cache folder
+of the platform, and are compared with the checksum of the table every time they are used. If
+nobody publishes a checksum, the first download writes the file's own SHA-256 beside it
+(`FILE.sha256`): that cannot tell whether the first download was right, but every later use and
+download is compared with it.
 
 An institute without access to the internet can keep the files on a server of its own: with
-`GRADPOT_DATA_MIRROR=http://data.example.org/sets`, that address takes the place of scheme and
-host in every URL of the table, the path and the query staying as they are.
+`GRADPOT_DATA_MIRROR=http://data.example.org/sets`, that address replaces scheme and host in every
+URL of the table; path and query stay as they are.
 """
 
 import os
@@ -42,9 +42,9 @@ class Entry(NamedTuple):
     file: str
     """name of the file in the data folder"""
     urls: tuple[str, ...]
-    """tried in this order; empty for what comes with the package"""
+    """tried in this order; empty for a set that comes with the package"""
     checksum: str | None
-    """"md5:..." or "sha256:..."; None where none is published"""
+    """"md5:..." or "sha256:..."; None if none is published"""
     bytes: int | None
     frames: int | None
     atoms: int | None
@@ -56,7 +56,7 @@ class Entry(NamedTuple):
     citation: str
     title: str
     archive: Archive | None
-    """tried when the file itself cannot be had"""
+    """tried if the file itself cannot be downloaded"""
 
     @property
     def units(self) -> dict[str, str]:
@@ -69,12 +69,20 @@ def entries() -> dict[str, Entry]:
     """The whole catalog, by name."""
     with open(Path(__file__).with_name("catalog.toml"), "rb") as file:
         table = tomllib.load(file)
-    found = [
-        _entry(collection, name, {**shared, **own})
-        for collection, shared in table.items()
-        for name, own in shared["sets"].items()
-    ]
-    return {entry.name: entry for entry in found}
+    found = {}
+    for collection, shared in table.items():
+        for short, own in shared["sets"].items():
+            row = {**dict.fromkeys(Entry._fields), "urls": [], **shared, **own}
+            name = f"{collection}:{short}" if short else collection
+            fill = {"file": row["file"], "id": row.get("id", "")}
+            if archive := row["archive"]:
+                member = archive["member"].format(**fill)
+                urls = tuple(archive["urls"])
+                archive = Archive(archive["file"], urls, archive["checksum"], member)
+            urls = tuple(url.format(**fill) for url in row["urls"])
+            plain: dict[str, Any] = {key: row[key] for key in Entry._fields}
+            found[name] = Entry(**plain)._replace(name=name, urls=urls, archive=archive)
+    return found
 
 
 def find(name: str) -> Entry:
@@ -98,7 +106,7 @@ def default_folder() -> Path:
 
 
 def path_of(entry: Entry, folder: str | Path | None = None) -> Path:
-    """Where the file of a data set is, or would be."""
+    """Where the file of a data set is, or will be."""
     if not entry.urls:
         return Path(__file__).parent / "embedded" / entry.file
     return Path(folder or default_folder()) / entry.file
@@ -113,24 +121,29 @@ def fetch(name: str, folder: str | Path | None = None, progress: bool = False) -
         progress: show a progress bar on standard error.
 
     Raises:
-        InputError: unknown name; host out of reach (says what to download and where to put
-            it); or a checksum that differs (a file found so is kept as FILE.bad).
+        InputError: the name is unknown; no host answers (says what to download and where to put
+            it); or a checksum differs (such a file is kept as FILE.bad).
     """
     entry = find(name)
     path = path_of(entry, folder)
     if not entry.urls or _is_good(path, entry.checksum):
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not _from_local_archive(path, entry):
+    if not _from_archive(path, entry):
         problems = _download(entry.urls, path, _known(path, entry.checksum), progress)
-        if problems and not _from_archive(path, entry, problems, progress):
-            raise _cannot_get(entry, path, problems)
+        hint = f"download {entry.urls[0]} elsewhere and put it at {path.absolute()}"
+        if problems and entry.archive:
+            urls, archive = entry.archive.urls, path.with_name(entry.archive.file)
+            problems += _download(urls, archive, entry.archive.checksum, progress)
+            hint += f" (or {urls[0]} at {archive.absolute()})"
+        if problems and not _from_archive(path, entry):
+            raise InputError(f"could not get {entry.name} ({'; '.join(problems)}): {hint}")
     _record(path, entry.checksum)
     return path
 
 
 def locate(name_or_path: str | Path) -> tuple[Path, dict[str, str]]:
-    """Resolve what a user gives as `--data`: a file, or a name of the catalog.
+    """Find what a user gives as `--data`: a file, or a name of the catalog.
 
     Returns:
         The file, and the units that the catalog knows for it, as keyword arguments for
@@ -151,25 +164,6 @@ def locate(name_or_path: str | Path) -> tuple[Path, dict[str, str]]:
     return fetch(name, progress=True), find(name).units
 
 
-def _entry(collection: str, name: str, row: dict[str, Any]) -> Entry:
-    def fill(template: str) -> str:
-        return template.format(file=row["file"], id=row.get("id", ""))
-
-    archive = row.get("archive")
-    plain: dict[str, Any] = {key: row.get(key) for key in Entry._fields}
-    return Entry(**plain)._replace(
-        name=f"{collection}:{name}" if name else collection,
-        urls=tuple(fill(url) for url in row.get("urls", ())),
-        archive=archive
-        and Archive(
-            file=archive["file"],
-            urls=tuple(archive["urls"]),
-            checksum=archive["checksum"],
-            member=fill(archive["member"]),
-        ),
-    )
-
-
 def _close(name: str) -> str:
     import difflib
 
@@ -179,7 +173,7 @@ def _close(name: str) -> str:
 
 
 def _is_good(path: Path, checksum: str | None) -> bool:
-    """Whether the file is there with the right checksum; a wrong one is moved out of the way."""
+    """Whether the file is there with the right checksum; move a wrong one out of the way."""
     if not path.exists():
         return False
     known = _known(path, checksum)
@@ -198,7 +192,7 @@ def _is_good(path: Path, checksum: str | None) -> bool:
 
 
 def _known(path: Path, checksum: str | None) -> str | None:
-    """The checksum to expect: recorded beside the file, or else that of the table."""
+    """The expected checksum: recorded beside the file, or else that of the table."""
     record = _record_of(path)
     return "sha256:" + record.read_text().split()[0] if record.exists() else checksum
 
@@ -230,21 +224,24 @@ def _download(urls: tuple[str, ...], path: Path, checksum: str | None, progress:
     pooch.get_logger().setLevel("WARNING")
     part = path.with_name(path.name + ".part")
     problems = []
-    for url in map(_mirrored, urls):
+    for url in map(mirrored, urls):
         get: Any = partial(download.resume, part=part, progress=progress)
         try:
             pooch.retrieve(url, checksum, fname=path.name, path=path.parent, downloader=get)
-            _check_form(path)
         except InputError:
             raise
         except (requests.RequestException, ValueError) as error:
             problems.append(f"{url}: {_reason(error, part)}")
-        else:
+            continue
+        if path.suffix != ".npz" or zipfile.is_zipfile(path):
             return []
+        path.unlink()  # a login page or the like, sent with status 200
+        problems.append(f"{url}: the host sent something that is not an npz file")
     return problems
 
 
-def _mirrored(url: str) -> str:
+def mirrored(url: str) -> str:
+    """The address at which to ask for `url`: on the mirror, if there is one."""
     mirror = os.environ.get(MIRROR_VARIABLE)
     if not mirror:
         return url
@@ -253,21 +250,15 @@ def _mirrored(url: str) -> str:
     return f"{mirror.rstrip('/')}{parts.path}{query}"
 
 
-def _check_form(path: Path) -> None:
-    """Refuse a login page or the like that came with status 200 in place of an npz."""
-    if path.suffix == ".npz" and not zipfile.is_zipfile(path):
-        path.unlink()
-        raise ValueError("what came is not an npz file")
-
-
 def _reason(error: Exception, part: Path) -> str:
+    """What went wrong with a transfer, in a few words."""
     import requests
 
     had = download.size(part)
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"{error.response.status_code} {error.response.reason}"
     if isinstance(error, requests.RequestException) and had:
-        return f"the connection broke after {had} bytes; run again to go on from there"
+        return f"the connection broke after {had} bytes; run again to resume from there"
     if isinstance(error, requests.Timeout):
         return "no answer"
     if isinstance(error, requests.ConnectionError):
@@ -275,8 +266,8 @@ def _reason(error: Exception, part: Path) -> str:
     return str(error).partition(". Deleted")[0]
 
 
-def _from_local_archive(path: Path, entry: Entry) -> bool:
-    """Use an archive that was put in the folder by hand, or that another set came from."""
+def _from_archive(path: Path, entry: Entry) -> bool:
+    """Extract the file if its archive is in the folder: downloaded, or put there by hand."""
     if entry.archive is None:
         return False
     archive = path.with_name(entry.archive.file)
@@ -286,17 +277,8 @@ def _from_local_archive(path: Path, entry: Entry) -> bool:
     return True
 
 
-def _from_archive(path: Path, entry: Entry, problems: list[str], progress: bool) -> bool:
-    """Download the archive and take the member; add what went wrong to `problems`."""
-    if entry.archive is None:
-        return False
-    archive = path.with_name(entry.archive.file)
-    problems += _download(entry.archive.urls, archive, entry.archive.checksum, progress)
-    return _from_local_archive(path, entry)
-
-
 def extract(archive: Path, member: str, path: Path) -> None:
-    """Write one member of a tar file to `path`; names inside the archive choose no path.
+    """Write one member of a tar file to `path`, and nowhere else, whatever its name.
 
     Raises:
         InputError: no such member, or it is not a regular file.
@@ -314,10 +296,3 @@ def extract(archive: Path, member: str, path: Path) -> None:
         with source, open(part, "wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
     part.replace(path)
-
-
-def _cannot_get(entry: Entry, path: Path, problems: list[str]) -> InputError:
-    hint = f"download {entry.urls[0]} elsewhere and put it at {path.absolute()}"
-    if entry.archive:
-        hint += f" (or {entry.archive.urls[0]} at {path.absolute().with_name(entry.archive.file)})"
-    return InputError(f"could not get {entry.name} ({'; '.join(problems)}): {hint}")

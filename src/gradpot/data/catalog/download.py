@@ -1,9 +1,9 @@
-"""Transfer one file over HTTP, going on where an earlier attempt stopped.
+"""Transfer one file over HTTP, resuming where an earlier attempt stopped.
 
-`resume` is a downloader for `pooch`, which compares checksums and puts the file in its place,
-but starts every transfer anew. What has arrived stays in `FILE.part`; `FILE.part.json` says of
-which version of the remote file it is (ETag or Last-Modified), so that a file that has changed
-meanwhile is never glued together of two halves.
+`resume` is a downloader for `pooch`, which compares checksums and moves the file to its place, but
+begins every transfer anew. What has arrived stays in `FILE.part`; `FILE.part.json` says which
+version of the remote file it is (ETag or Last-Modified), so that halves of two versions are never
+joined.
 """
 
 import json
@@ -15,21 +15,22 @@ from gradpot.errors import InputError
 
 ATTEMPTS = 3
 TIMEOUT_S = (20, 60)
+"""to connect, and between two pieces"""
 CHUNK = 1 << 16
 
 
 def resume(url: str, output_file: str, pooch=None, *, part: Path, progress: bool = False) -> None:
     """Download `url` to `output_file` by way of `part`.
 
-    A connection that breaks after some bytes have come is taken up again, `ATTEMPTS` times.
+    If a connection breaks after it has delivered something, it is opened again, `ATTEMPTS` times.
 
     Raises:
-        requests.RequestException: no connection, an error status, or broken too often; what
-            has arrived stays in `part` for the next call.
+        requests.RequestException: no connection, an error status, or too many breaks; what has
+            arrived stays in `part` for the next call.
     """
     from requests.exceptions import ChunkedEncodingError, ConnectionError, Timeout
 
-    with _only_one(part):
+    with only_one(part):
         for attempt in range(1, ATTEMPTS + 1):
             had = size(part)
             try:
@@ -47,79 +48,9 @@ def size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _receive(url: str, part: Path, progress: bool) -> None:
-    import requests
-
-    headers = {"Accept-Encoding": "identity", **_range(url, part)}
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as response:
-        if _complete(response, part):
-            return
-        if response.status_code in (206, 416) and not _continues(response, part):
-            part.unlink()  # what we have does not fit what they have
-            _receive(url, part, progress)
-            return
-        response.raise_for_status()
-        begin = size(part) if response.status_code == 206 else 0
-        total = begin + int(response.headers.get("Content-Length", 0))
-        _remember(url, part, response.headers)
-        _store(response.iter_content(CHUNK), part, begin, total, progress)
-    if total > begin and size(part) != total:
-        raise requests.ConnectionError(f"{size(part)} of {total} bytes came")
-
-
-def _range(url: str, part: Path) -> dict[str, str]:
-    """Headers that ask for the rest, if we have a beginning and know of which version."""
-    try:
-        state = json.loads(_state(part).read_text())
-    except (FileNotFoundError, ValueError):  # none, or killed while writing it
-        return {}
-    if not size(part) or state["url"] != url or not state["version"]:
-        return {}
-    return {"Range": f"bytes={size(part)}-", "If-Range": state["version"]}
-
-
-def _continues(response, part: Path) -> bool:
-    """Whether the answer is the rest that was asked for."""
-    span = response.headers.get("Content-Range", "")
-    return response.status_code == 206 and span.startswith(f"bytes {size(part)}-")
-
-
-def _complete(response, part: Path) -> bool:
-    """Whether nothing is left: an earlier run was killed before it could rename the file."""
-    span = response.headers.get("Content-Range", "")
-    return response.status_code == 416 and span.endswith(f"/{size(part)}")
-
-
-def _remember(url: str, part: Path, headers) -> None:
-    tag = headers.get("ETag", "")
-    if tag.startswith("W/"):  # a weak tag does not promise equal bytes
-        tag = ""
-    version = tag or headers.get("Last-Modified", "")
-    _state(part).write_text(json.dumps({"url": url, "version": version}))
-
-
-def _store(chunks, part: Path, begin: int, total: int, progress: bool) -> None:
-    from tqdm import tqdm
-
-    bar = tqdm(
-        initial=begin, total=total or None, unit="B", unit_scale=True, unit_divisor=1024,
-        desc=part.name.removesuffix(".part"), disable=not progress,
-    )  # fmt: skip
-    with open(part, "r+b" if begin else "wb") as file, bar:
-        file.seek(begin)
-        file.truncate()
-        for chunk in chunks:
-            file.write(chunk)
-            bar.update(len(chunk))
-
-
-def _state(part: Path) -> Path:
-    return part.with_name(part.name + ".json")
-
-
 @contextmanager
-def _only_one(part: Path):
-    """Keep a second process from writing the same file (where the system has locks)."""
+def only_one(part: Path):
+    """Keep a second process from writing the same file (if the system has locks)."""
     try:
         import fcntl
     except ImportError:
@@ -134,3 +65,55 @@ def _only_one(part: Path):
             yield
         finally:
             Path(lock.name).unlink(missing_ok=True)
+
+
+def _receive(url: str, part: Path, progress: bool) -> None:
+    """Append to `part` what is missing; begin anew if the remote file has changed."""
+    import requests
+    from tqdm import tqdm
+
+    headers = {"Accept-Encoding": "identity", **_range(url, part)}
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as response:
+        had, span = size(part), response.headers.get("Content-Range", "")
+        if response.status_code == 416 and span.endswith(f"/{had}"):
+            return  # an earlier run was killed before it could rename the complete file
+        continues = response.status_code == 206 and span.startswith(f"bytes {had}-")
+        if response.status_code in (206, 416) and not continues:
+            part.unlink()  # what we have does not fit what they have
+            _receive(url, part, progress)
+            return
+        response.raise_for_status()
+        begin = had if continues else 0
+        total = begin + int(response.headers.get("Content-Length", 0))
+        tag = response.headers.get("ETag", "")
+        if tag.startswith("W/"):  # a weak tag does not promise equal bytes
+            tag = ""
+        version = tag or response.headers.get("Last-Modified", "")
+        _state(part).write_text(json.dumps({"url": url, "version": version}))
+        bar = tqdm(
+            initial=begin, total=total or None, unit="B", unit_scale=True, unit_divisor=1024,
+            desc=part.name.removesuffix(".part"), disable=not progress,
+        )  # fmt: skip
+        with open(part, "r+b" if begin else "wb") as file, bar:
+            file.seek(begin)
+            file.truncate()
+            for chunk in response.iter_content(CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+    if total > begin and size(part) != total:
+        raise requests.ConnectionError(f"{size(part)} of {total} bytes arrived")
+
+
+def _range(url: str, part: Path) -> dict[str, str]:
+    """Headers that ask for the rest, if there is a beginning and its version is known."""
+    try:
+        state = json.loads(_state(part).read_text())
+    except (FileNotFoundError, ValueError):  # none, or killed while writing it
+        return {}
+    if not size(part) or state["url"] != url or not state["version"]:
+        return {}
+    return {"Range": f"bytes={size(part)}-", "If-Range": state["version"]}
+
+
+def _state(part: Path) -> Path:
+    return part.with_name(part.name + ".json")

@@ -1,0 +1,150 @@
+"""What a reader finds in a file, and how it becomes `Frames`: checked, in eV and Å.
+
+A reader of a format fills a `Raw`. All checks of the content are made here, for every format.
+"""
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Num
+
+from gradpot.data.declared import Declared, settle
+from gradpot.data.frames import Frames
+from gradpot.data.stress import StressLabel, looks_like_stress, to_stress
+from gradpot.errors import InputError
+from gradpot.geometry import MAX_Z, volume
+
+SHORTEST_VECTOR = 0.01
+"""Å; a shorter lattice vector is none, or is written in another unit"""
+FLATTEST_CELL = 1e-6
+"""volume of the cell of unit vectors; real cells have 0.1 or more, rounding errors give 1e-7"""
+COARSE_STEP = 1e-5
+"""eV; coarser energies limit the accuracy of a good model, some 1e-4 eV"""
+
+
+class Raw(NamedTuple):
+    """Arrays as a file has them, in its units; the atoms of all frames in one array."""
+
+    n_atoms: Int[np.ndarray, "n_frames"]
+    numbers: Num[np.ndarray, "total"]
+    positions: Num[np.ndarray, "total 3"]
+    cell: Float[np.ndarray, "n_frames 3 3"]
+    """rows are lattice vectors"""
+    pbc: Bool[np.ndarray, "n_frames 3"]
+    energy: Num[np.ndarray, "n_frames"] | None
+    """in the precision of the file; NaN for a missing label, None if the file has no energies"""
+    forces: Num[np.ndarray, "total 3"] | None
+    keys: Collection[str]
+    """names of all fields of the file"""
+    field: Callable[[str], np.ndarray]
+    """one row of numbers per frame by the name of the field; NaN where a frame lacks it"""
+    units: Declared = Declared()
+    """what the file states"""
+    default: Declared = Declared()
+    """the convention of the format, for units that neither the file nor the user states"""
+    stress: StressLabel | None = None
+    """how stress is written, if the reader knows; used only for files in eV and Å"""
+    unused: tuple[str, ...] = ()
+    """names of fields that are not read, for a notice"""
+    notices: tuple[str, ...] = ()
+
+
+def to_frames(path: Path, raw: Raw, user: Declared, stress: StressLabel | None = None) -> Frames:
+    """Check the arrays of a file and convert them to eV and Å.
+
+    Args:
+        path: of the file, for messages.
+        raw: what its reader found.
+        user: units that the user gives.
+        stress: how stress is written; None leaves it unread unless the reader knows.
+
+    Raises:
+        InputError: units are not known or contradict each other, or a frame is wrong.
+    """
+    check(path, raw)
+    has_energy, has_forces = raw.energy is not None, raw.forces is not None
+    units, notice = settle(path, raw.units, user, raw.default, has_energy, has_forces)
+    to_ev, to_ang, to_ev_ang = factors = units.factors()
+    n_frames, total = raw.n_atoms.shape[0], raw.numbers.shape[0]
+    energy = np.full(n_frames, np.nan) if raw.energy is None else raw.energy
+    forces = np.full((total, 3), np.nan) if raw.forces is None else raw.forces
+    frames = Frames(
+        n_atoms=raw.n_atoms,
+        numbers=raw.numbers.astype(np.int64),
+        positions=raw.positions.astype(np.float64) * to_ang,
+        cell=raw.cell * raw.pbc[:, :, None] * to_ang,
+        pbc=raw.pbc,
+        energy=energy.astype(np.float64) * to_ev,
+        forces=forces.astype(np.float64) * to_ev_ang,
+        stress=np.full((n_frames, 3, 3), np.nan),
+    )
+    check_cells(path, frames)
+    notices = [notice, *raw.notices]
+    if energy.dtype == np.float32 and np.isfinite(energy).any():
+        step = float(np.spacing(np.nanmax(np.abs(energy)))) * to_ev
+        if step >= COARSE_STEP:
+            text = f"energies are stored in single precision, in steps of {1000 * step:.2g} meV"
+            notices.append(text)
+    label = raw.stress if stress is None and factors == (1.0, 1.0, 1.0) else stress
+    named = sorted(filter(looks_like_stress, raw.keys)) if label is None else [label.key]
+    if label is not None:
+        if label.key not in raw.keys:
+            raise InputError(f"{path} has no stress {label.key!r}; it has {sorted(raw.keys)}")
+        values = raw.field(label.key)
+        frames = frames._replace(stress=to_stress(path, values, label, volume(frames.cell)))
+        notices.append(f"stress from {label.key} ({', '.join(label[1:])})")
+    elif named:
+        notices.append(
+            f"found stress fields but did not read them ({', '.join(named)}): to read one, add "
+            f"--stress-key {named[0]} with --stress-unit, --stress-order and --stress-sign"
+        )
+    if unused := sorted(set(raw.unused) - set(named)):
+        notices.append(f"arrays not used: {', '.join(unused)}")
+    return frames._replace(notices=tuple(notices))
+
+
+def check(path: Path, raw: Raw) -> None:
+    """Raise an InputError that names the first frame whose atoms or labels are wrong."""
+    n_frames, numbers = raw.n_atoms.shape[0], raw.numbers
+    if n_frames == 0:
+        raise InputError(f"{path} holds no structures")
+    wrong = (numbers != np.floor(numbers)) | (numbers < 1) | (numbers > MAX_Z)
+    found = numbers[wrong][0] if wrong.any() else ""
+    missing = "; write NaN for a missing label, or leave it out"
+    of_frame: dict[str, Any] = {
+        "has no atoms; remove it": raw.n_atoms == 0,
+        "has a cell that is not finite; remove it": ~np.isfinite(raw.cell).all((1, 2)),
+    }
+    of_atom: dict[str, Any] = {
+        f"has an atom of number {found}; expected a whole number, 1 to {MAX_Z}": wrong,
+        "has positions that are not finite; remove it": ~np.isfinite(raw.positions).all(1),
+    }
+    if raw.energy is not None:
+        of_frame[f"has an infinite energy{missing}"] = np.isinf(raw.energy)
+    if raw.forces is not None:
+        of_atom[f"has infinite forces{missing}"] = np.isinf(raw.forces).any(1)
+    frame = np.repeat(np.arange(n_frames), raw.n_atoms)
+    for what, bad in of_atom.items():
+        of_frame[what] = np.isin(np.arange(n_frames), frame[bad])
+    _refuse(path, of_frame)
+
+
+def check_cells(path: Path, frames: Frames) -> None:
+    """Raise an InputError unless the periodic axes have independent lattice vectors."""
+    length = np.linalg.norm(frames.cell, axis=2)
+    short = frames.pbc & (length < SHORTEST_VECTOR)
+    unit = frames.cell / np.where(frames.pbc & ~short, length, 1.0)[:, :, None]
+    # zero rows of axes that are not periodic become unit vectors across the others
+    gram = unit @ unit.transpose(0, 2, 1) + np.eye(3) * ~frames.pbc[:, None, :]
+    flat = np.linalg.det(gram) < FLATTEST_CELL**2
+    short_axis = "is periodic along an axis without a cell vector"
+    _refuse(path, {short_axis: short.any(1), "has a cell without volume": flat})
+
+
+def _refuse(path: Path, problems: dict[str, Any]) -> None:
+    """Raise an InputError for the first problem that any frame has."""
+    for what, bad in problems.items():
+        if bad.any():
+            raise InputError(f"{path}: frame {bad.argmax()} {what}")
