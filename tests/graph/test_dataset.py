@@ -7,7 +7,7 @@ from ase.build import bulk, molecule
 
 from gradpot.data.frames import Frames
 from gradpot.data.references import reference_energies
-from gradpot.graph.dataset import batch, dataset, random_turns, turned
+from gradpot.graph.dataset import batch, dataset, random_rotations, rotated
 from gradpot.graph.graph import from_atoms, join
 
 
@@ -67,9 +67,9 @@ def test_turned_batch_is_the_batch_of_turned_structures(structures):
     frames = as_frames(structures)
     frames = frames._replace(stress=frames.stress + frames.stress.transpose(0, 2, 1))
     index = torch.tensor([6, 0, 3, 1])
-    turns = random_turns(4, [0, 1, 2])
-    got = turned(batch(dataset(frames, 4.0, dtype=torch.float64), index), turns)
-    for i, (turn, atoms) in enumerate(zip(turns.numpy(), (structures[j] for j in index))):
+    rotations = random_rotations(4, [0, 1, 2])
+    got = rotated(batch(dataset(frames, 4.0, dtype=torch.float64), index), rotations)
+    for i, (turn, atoms) in enumerate(zip(rotations.numpy(), (structures[j] for j in index))):
         one = atoms.copy()
         one.set_cell(atoms.cell @ turn.T)
         one.positions = atoms.positions @ turn.T
@@ -89,15 +89,15 @@ def test_turned_batch_is_the_batch_of_turned_structures(structures):
     assert torch.equal(got.graph.edge_vec[half:], -got.graph.edge_vec[:half])
 
 
-def test_random_turns_are_rotations_that_the_seed_repeats():
-    turns = random_turns(2000, [3, 1, 0])
+def test_random_rotations_are_rotations_that_the_seed_repeats():
+    rotations = random_rotations(2000, [3, 1, 0])
     one = torch.eye(3, dtype=torch.float64).expand(2000, 3, 3)
-    torch.testing.assert_close(turns @ turns.transpose(1, 2), one)
-    assert (torch.linalg.det(turns) > 0).all()
+    torch.testing.assert_close(rotations @ rotations.transpose(1, 2), one)
+    assert (torch.linalg.det(rotations) > 0).all()
     # no direction is likelier than another
-    assert turns.mean(0).abs().max() < 0.06
-    assert torch.equal(turns, random_turns(2000, [3, 1, 0]))
-    assert not torch.equal(turns, random_turns(2000, [3, 1, 1]))
+    assert rotations.mean(0).abs().max() < 0.06
+    assert torch.equal(rotations, random_rotations(2000, [3, 1, 0]))
+    assert not torch.equal(rotations, random_rotations(2000, [3, 1, 1]))
 
 
 def test_batch_of_isolated_atoms():

@@ -1,4 +1,4 @@
-"""Frames → graphs, once; a batch is then a matter of indexing and offsetting tensors."""
+"""Frames → graphs, once. A batch is then made by indexing tensors and adding offsets."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,15 +11,15 @@ from torch import Tensor
 
 from gradpot.data.frames import Frames
 from gradpot.data.references import reference_energies
-from gradpot.geometry import ALL_PAIRS_BELOW, neighbor_list
+from gradpot.geometry import ALL_PAIRS_BELOW, edge_vectors, neighbor_list
 from gradpot.graph.graph import Graph, Properties, both_ways, opposite, with_triplets
 
-# molecules per block of the all-pairs test: 1e6 pairs of doubles are 24 MB
+# largest block of the all-pairs test; 1e6 vectors of doubles are 24 MB
 PAIRS_AT_ONCE = 1_000_000
 
 
 class Dataset(NamedTuple):
-    """All graphs of a data set end to end, with labels; `batch` cuts pieces out of it."""
+    """All graphs of a data set end to end, with labels; `batch` takes some of them."""
 
     numbers: Int[Tensor, "n_atoms"]
     pair_index: Int[Tensor, "2 n_pairs"]
@@ -33,7 +33,7 @@ class Dataset(NamedTuple):
     forces: Float[Tensor, "n_atoms 3"]
     stress: Float[Tensor, "n_frames 3 3"]
     triplets: bool = False
-    """whether batches get them"""
+    """whether `batch` finds triplets"""
 
 
 class Batch(NamedTuple):
@@ -53,14 +53,11 @@ def dataset(
     """Build every graph with `cutoff` Å; subtract atom `references` (eV) in float64.
 
     Args:
-        triplets: whether `batch` shall find them: for models that have `uses_triplets`.
+        triplets: whether `batch` finds triplets, for a model with `uses_triplets`.
     """
     owner, pair_index, shifts = pairs(frames, cutoff)
     first = frames.first
-    center, neighbor = pair_index + first[owner]
-    vectors = frames.positions[neighbor] - frames.positions[center]
-    if shifts.any():
-        vectors += np.einsum("ec,ecx->ex", shifts, frames.cell[owner])
+    vectors = edge_vectors(frames.positions, frames.cell, pair_index + first[owner], shifts, owner)
     first_pair = np.searchsorted(owner, np.arange(frames.n_atoms.shape[0] + 1))
     return Dataset(
         numbers=torch.from_numpy(frames.numbers).long(),
@@ -77,7 +74,7 @@ def dataset(
 
 
 def batch(data: Dataset, index: Int[Tensor, "n_graphs"]) -> Batch:
-    """The frames at `index` as one graph, in that order; energies in the type of the rest."""
+    """The frames at `index` as one graph, in this order; energies have the type of the forces."""
     atoms, n_atoms = _rows(data.first_atom, index)
     pair_rows, n_pairs = _rows(data.first_pair, index)
     start = n_atoms.cumsum(0) - n_atoms
@@ -93,36 +90,36 @@ def batch(data: Dataset, index: Int[Tensor, "n_graphs"]) -> Batch:
     return Batch(graph, Properties(energy, data.forces[atoms], data.stress[index]))
 
 
-def turned(piece: Batch, turns: Float[Tensor, "n_graphs 3 3"]) -> Batch:
-    """A batch whose structures are turned, each by its matrix, with cells and labels.
+def rotated(some: Batch, rotations: Float[Tensor, "n_graphs 3 3"]) -> Batch:
+    """A batch with each structure rotated by its matrix, cell and labels included.
 
-    The same physics for a model that is not invariant by construction.
+    For models that are not invariant by construction.
     """
-    graph, (energy, forces, stress) = piece
-    turns = turns.to(graph.edge_vec.dtype)
-    of_atom = turns[graph.batch]
+    graph, (energy, forces, stress) = some
+    rotations = rotations.to(graph.edge_vec.dtype)
+    of_atom = rotations[graph.batch]
     of_pair = of_atom[graph.pair_index[0]]
     pair_vec = torch.einsum("pxy,py->px", of_pair, graph.pair_vec)
     return Batch(
         graph._replace(
-            edge_vec=opposite(pair_vec), cell=torch.einsum("gxy,gay->gax", turns, graph.cell)
+            edge_vec=opposite(pair_vec), cell=torch.einsum("gxy,gay->gax", rotations, graph.cell)
         ),
         Properties(
             energy=energy,
             forces=torch.einsum("axy,ay->ax", of_atom, forces),
-            stress=turns @ stress @ turns.transpose(1, 2),
+            stress=rotations @ stress @ rotations.transpose(1, 2),
         ),
     )
 
 
-def random_turns(n: int, seed: Sequence[int]) -> Float[Tensor, "n 3 3"]:
-    """Rotations, each as likely as any other; the same for the same seed."""
+def random_rotations(n: int, seed: Sequence[int]) -> Float[Tensor, "n 3 3"]:
+    """Uniformly distributed rotation matrices; the same seed gives the same ones."""
     four = np.random.default_rng(seed).normal(size=(n, 4))
     return torch.from_numpy(Rotation.from_quat(four).as_matrix())
 
 
 def _rows(first: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of the frames at `index`, one frame after the other, and how many each has."""
+    """Rows of the frames at `index`, one frame after the other, and the number of each frame."""
     begin = first[index]
     count = first[index + 1] - begin
     shift = (begin - count.cumsum(0) + count).repeat_interleave(count)
@@ -132,7 +129,7 @@ def _rows(first: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
 def pairs(
     frames: Frames, cutoff: float
 ) -> tuple[Int[np.ndarray, "n_pairs"], Int[np.ndarray, "2 n_pairs"], Int[np.ndarray, "n_pairs 3"]]:
-    """Owner frame, indices within the frame and `shifts` of each pair, frame by frame."""
+    """Frame, indices within the frame, and `shifts` of each pair, frame by frame."""
     small = ~frames.pbc.any(axis=1) & (frames.n_atoms < ALL_PAIRS_BELOW)
     parts = [
         part
@@ -148,7 +145,7 @@ def pairs(
 
 
 def _molecule_pairs(frames: Frames, index: np.ndarray, cutoff: float):
-    """Pairs of molecules of one size, many at once, by testing every one."""
+    """Pairs of molecules of one size, many molecules at once, by testing all pairs."""
     size = int(frames.n_atoms[index[0]])
     for block in np.array_split(index, 1 + index.shape[0] * size**2 // PAIRS_AT_ONCE):
         atoms = frames.first[:-1][block][:, None] + np.arange(size)

@@ -1,8 +1,7 @@
-"""`Graph`, what a model sees, and `Properties`, what is predicted and what is known.
+"""`Graph`, the input of a model, and `Properties`, predictions and labels.
 
-A graph holds one structure or many: a single structure is a batch of one. It has no positions
-and no labels: a model cannot see what it must predict, and translation invariance is by
-construction.
+A graph holds one structure or many: a single structure is a batch of one. It has no labels, so a
+model cannot see what it must predict. It has no positions, so models are invariant to translation.
 """
 
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gradpot.geometry import neighbor_list
+from gradpot.geometry import edge_vectors, neighbor_list
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
 class Graph(NamedTuple):
     """Structures as atoms and the edges between them.
 
-    Every pair of atoms within the cutoff is two edges. Edges come in two halves, of which the
-    second is the first reversed: edge `n_pairs + p` leads back along edge `p`.
+    Every pair of atoms within the cutoff is two edges. Edges come in two halves, and the second
+    half is the first one reversed: edge `n_pairs + p` is edge `p` from its other end.
     """
 
     numbers: Int[Tensor, "n_atoms"]
@@ -37,60 +36,49 @@ class Graph(NamedTuple):
     cell: Float[Tensor, "n_graphs 3 3"]
     """rows are lattice vectors in Å; zeros where a structure is not periodic"""
     triplets: Int[Tensor, "2 n_triplets"] | None = None
-    """rows of `edge_vec`: two different edges of one center, each two once; only for models that
-    look at angles (`with_triplets`)"""
+    """two different edges of one center, as rows of `edge_vec`, each two once; only for models that
+    use angles (`with_triplets`)"""
 
     @property
     def pair_index(self) -> Int[Tensor, "2 n_pairs"]:
-        """`edge_index` of each pair once."""
+        """`edge_index`, each pair once."""
         return self.edge_index[:, : self.edge_index.shape[1] // 2]
 
     @property
     def pair_vec(self) -> Float[Tensor, "n_pairs 3"]:
-        """`edge_vec` of each pair once, in Å."""
+        """`edge_vec` in Å, each pair once."""
         return self.edge_vec[: self.edge_vec.shape[0] // 2]
 
 
 class Properties(NamedTuple):
-    """Labels or predictions; NaN where there is no label."""
+    """Predictions or labels; NaN where there is no label."""
 
     energy: Float[Tensor, "n_graphs"]
-    """total energy in eV, never per atom"""
+    """eV; the total energy, never per atom"""
     forces: Float[Tensor, "n_atoms 3"]
-    """−dE/dR in eV/Å"""
+    """eV/Å; −dE/dR"""
     stress: Float[Tensor, "n_graphs 3 3"]
-    """(dE/dε)/|V| in eV/Å³, positive under tension (ASE's sign); NaN without a cell"""
-
-
-def edge_vectors(
-    positions: Float[Tensor, "n_atoms 3"],
-    cell: Float[Tensor, "3 3"],
-    edge_index: Int[Tensor, "2 n_edges"],
-    shifts: Int[Tensor, "n_edges 3"],
-) -> Float[Tensor, "n_edges 3"]:
-    """From center to neighbor, in Å, for one structure."""
-    center, neighbor = edge_index
-    return positions[neighbor] - positions[center] + shifts.to(cell.dtype) @ cell
+    """eV/Å³; (dE/dε)/|V|, positive under tension (ASE's sign); NaN without a cell"""
 
 
 def from_atoms(atoms: "Atoms", cutoff: float, dtype: torch.dtype = torch.float32) -> Graph:
     """The graph of one ASE structure, with all pairs closer than `cutoff` Å."""
     cell = np.asarray(atoms.cell) * atoms.pbc[:, None]
     edge_index, shifts = neighbor_list(atoms.positions, cell, atoms.pbc, cutoff)
-    edge_index, shifts = torch.from_numpy(edge_index), torch.from_numpy(shifts)
-    cell = torch.from_numpy(cell)
-    vectors = edge_vectors(torch.from_numpy(atoms.positions), cell, edge_index, shifts)
+    vectors = edge_vectors(atoms.positions, cell, edge_index, shifts)
     return Graph(
         numbers=torch.from_numpy(atoms.numbers).long(),
-        edge_index=edge_index,
-        edge_vec=vectors.to(dtype),
+        edge_index=torch.from_numpy(edge_index),
+        edge_vec=torch.from_numpy(edge_vectors(atoms.positions, cell, edge_index, shifts)).to(
+            dtype
+        ),
         batch=torch.zeros(len(atoms), dtype=torch.long),
-        cell=cell[None].to(dtype),
+        cell=torch.from_numpy(cell)[None].to(dtype),
     )
 
 
 def join(graphs: Sequence[Graph]) -> Graph:
-    """Many graphs as one, in order."""
+    """Many graphs as one, in this order, without triplets."""
     atoms = np.cumsum([0] + [graph.numbers.shape[0] for graph in graphs]).tolist()
     structures = np.cumsum([0] + [graph.cell.shape[0] for graph in graphs]).tolist()
     return Graph(
@@ -103,7 +91,7 @@ def join(graphs: Sequence[Graph]) -> Graph:
 
 
 def with_triplets(graph: Graph) -> Graph:
-    """The same graph with its triplets, found unless they are there."""
+    """The same graph with its triplets."""
     if graph.triplets is not None:
         return graph
     return graph._replace(triplets=find_triplets(graph.edge_index[0], graph.numbers.shape[0]))
@@ -112,13 +100,13 @@ def with_triplets(graph: Graph) -> Graph:
 def find_triplets(center: Int[Tensor, "n_edges"], n_atoms: int) -> Int[Tensor, "2 n_triplets"]:
     """Every two edges that share a center, as rows of `edge_vec`, each two once.
 
-    An atom and two images of another, or of itself, are triplets like all others: they are
-    different edges.
+    An atom with two images of another atom, or of itself, is a triplet like any other: the edges
+    are different.
     """
     order = center.argsort(stable=True)
     degree = center.bincount(minlength=n_atoms)
     first = (degree.cumsum(0) - degree)[center[order]]
-    # in the order of centers, each edge meets those before it
+    # sorted by center, each edge forms triplets with the edges before it
     n_before = torch.arange(center.shape[0], device=center.device) - first
     later = torch.arange(center.shape[0], device=center.device).repeat_interleave(n_before)
     start = (n_before.cumsum(0) - n_before - first)[later]
@@ -127,10 +115,10 @@ def find_triplets(center: Int[Tensor, "n_edges"], n_atoms: int) -> Int[Tensor, "
 
 
 def both_ways(pair_index: Int[Tensor, "2 n_pairs"]) -> Int[Tensor, "2 n_edges"]:
-    """`edge_index` of pairs: each of them, then each reversed."""
+    """`edge_index` of pairs: each pair, then each reversed."""
     return torch.cat([pair_index, pair_index.flip(0)], dim=1)
 
 
 def opposite(pair_vec: Float[Tensor, "n_pairs 3"]) -> Float[Tensor, "n_edges 3"]:
-    """`edge_vec` of pairs."""
+    """`edge_vec` of pairs: each vector, then each reversed."""
     return torch.cat([pair_vec, -pair_vec])

@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.data import covalent_radii
 from jaxtyping import Float, Int
 
-from gradpot.geometry import neighbor_list
+from gradpot.geometry import edge_vectors, neighbor_list
 
 # Times the sum of covalent radii. In the molecules of the G2 set, bonds are at 0.77 to 1.19 (F2 at
 # 1.25) and other pairs above 1.37; at half the sum, repulsion is far above thermal energies.
@@ -102,8 +102,7 @@ def _distances(
 ) -> tuple[Int[np.ndarray, "2 n_edges"], Float[np.ndarray, "n_edges"]]:
     """Both edges of all pairs closer than `reach`, and their lengths, in Å."""
     edge_index, shifts = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, reach)
-    i, j = edge_index
-    vectors = atoms.positions[j] - atoms.positions[i] + shifts @ atoms.cell.array
+    vectors = edge_vectors(atoms.positions, atoms.cell.array, edge_index, shifts)
     return edge_index, np.linalg.norm(vectors, axis=1)
 
 

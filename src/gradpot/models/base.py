@@ -8,9 +8,6 @@ from torch import Tensor, nn
 
 from gradpot.graph.graph import Graph
 
-# rows of an embedding by atomic number: elements 1 to 118, and row 0, which no atom uses
-N_ELEMENTS = 119
-
 
 class Model(nn.Module, ABC):
     """A network that maps a `Graph` to the energy of each atom.

@@ -16,8 +16,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from gradpot.geometry import N_ELEMENTS
 from gradpot.graph.graph import Graph
-from gradpot.models.base import N_ELEMENTS, Model
+from gradpot.models.base import Model
 from gradpot.nn.activations import Activation, gain
 from gradpot.nn.activations import activation as activation_by_name
 from gradpot.nn.angular import N_EVEN, N_ODD, spherical_harmonics

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from gradpot.errors import InputError
+from gradpot.geometry import N_ELEMENTS
 from gradpot.graph.graph import from_atoms, join
-from gradpot.models.base import N_ELEMENTS, Model
+from gradpot.models.base import Model
 from gradpot.potential.potential import Potential
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gradpot.errors import InputError
+from gradpot.geometry import N_ELEMENTS
 from gradpot.graph.graph import Graph, Properties, opposite
-from gradpot.models.base import N_ELEMENTS, Model
+from gradpot.models.base import Model
 from gradpot.nn.segment import sum_by
 
 NOT_CONSERVATIVE = (

@@ -16,7 +16,7 @@ from gradpot.compile.step import Gradients
 from gradpot.data.references import Rescaling
 from gradpot.data.split import Split
 from gradpot.errors import RunError
-from gradpot.graph.dataset import Batch, Dataset, batch, random_turns, turned
+from gradpot.graph.dataset import Batch, Dataset, batch, random_rotations, rotated
 from gradpot.nn.norm import measure
 from gradpot.potential.checkpoint import save
 from gradpot.potential.evaluate import sizes, test_errors
@@ -97,7 +97,7 @@ def presented(task: Task, model: nn.Module, index: Tensor, epoch: int, position:
     piece = rescaled(batch(task.data, index), task.rescaling.scale)
     if getattr(model, "invariant", True):
         return piece
-    return turned(piece, random_turns(index.shape[0], [task.config.seed, epoch, position]))
+    return rotated(piece, random_rotations(index.shape[0], [task.config.seed, epoch, position]))
 
 
 def potential(task: Task, state: State) -> Potential:

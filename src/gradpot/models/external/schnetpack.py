@@ -12,8 +12,9 @@ import torch.utils.data.dataloader
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gradpot.geometry import N_ELEMENTS
 from gradpot.graph.graph import Graph
-from gradpot.models.base import N_ELEMENTS, Model
+from gradpot.models.base import Model
 from gradpot.nn.surgery import swap_activations
 
 if not hasattr(torch.utils.data.dataloader, "T_co"):
