@@ -69,9 +69,7 @@ def from_atoms(atoms: "Atoms", cutoff: float, dtype: torch.dtype = torch.float32
     return Graph(
         numbers=torch.from_numpy(atoms.numbers).long(),
         edge_index=torch.from_numpy(edge_index),
-        edge_vec=torch.from_numpy(edge_vectors(atoms.positions, cell, edge_index, shifts)).to(
-            dtype
-        ),
+        edge_vec=torch.from_numpy(vectors).to(dtype),
         batch=torch.zeros(len(atoms), dtype=torch.long),
         cell=torch.from_numpy(cell)[None].to(dtype),
     )
