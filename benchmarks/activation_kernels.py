@@ -8,7 +8,7 @@
 of Σ y·w by x, a loss of both, and its gradient by x and w. `steps` takes whole training steps of
 SchNet and PaiNN. All take turns, every other round in reverse order, eager and compiled as
 `gradpot.compile.step` does it. Rows are added to results/activation_kernels.jsonl; `page` puts the
-newest ones into docs/activations.md.
+newest ones into benchmarks/activations.md.
 """
 
 import json
@@ -38,7 +38,7 @@ from gradpot.train.step import gradients
 from gradpot.train.weights import flatten
 
 ROWS = RESULTS / "activation_kernels.jsonl"
-PAGE = Path(__file__).parents[1] / "docs" / "activations.md"
+PAGE = Path(__file__).parent / "activations.md"
 MODES = ("eager", "compiled")
 SIZES = [(2_000, 128), (13_000, 128)]
 MODELS = {
@@ -166,7 +166,7 @@ def block(job: Step, seconds: float) -> float:
 
 @app.command()
 def page(rows: Path = ROWS) -> None:
-    """Put the tables between the markers of docs/activations.md."""
+    """Put the tables between the markers of benchmarks/activations.md."""
     newest: dict[tuple, dict] = {}
     for row in map(json.loads, rows.read_text().splitlines()):
         place = (row["kind"], row.get("n"), row.get("model"), row["mode"], row["activation"])

@@ -1,9 +1,9 @@
-"""Put the measured tables and the figure of the ablation into docs/activations.md.
+"""Put the measured tables and the figure of the studies into benchmarks/activations.md.
 
     python benchmarks/activations_page.py
 
-What stands between `<!-- NAME -->` and `<!-- end -->` is made here from results/activations.jsonl
-and results/physics.jsonl, and from nothing else; `activation_kernels.py page` makes its own part.
+Text between `<!-- NAME -->` and `<!-- end -->` is made here, from results/activations.jsonl and
+results/physics.jsonl alone; `activation_kernels.py page` makes its own part.
 """
 
 import re
@@ -20,7 +20,7 @@ from accuracy import read
 from activations import RATES, ROWS, STUDIES, TUNED, case_of, tuned
 from physics import ROWS as PHYSICS
 
-PAGE = Path(__file__).parents[1] / "docs" / "activations.md"
+PAGE = Path(__file__).parent / "activations.md"
 FIGURE = Path(__file__).parent / "results" / "activations.png"
 STEPS = ("0.001", "0.0001")
 NOTHING = "Not measured yet."
@@ -29,12 +29,12 @@ Key = Callable[[Row], object]
 
 
 def table(head: list[str], lines: list[list]) -> str:
-    """Markdown; nothing where there are no lines."""
+    """A Markdown table; empty if there are no lines."""
     return speed_page.table(head, lines) if lines else ""
 
 
 def of_study(name: str, rows: list[Row]) -> list[Row]:
-    """Its rows, in its order; a case that was measured twice counts once."""
+    """Rows of a study, in its order; of a case that was measured twice, the newest row."""
     newest = {case_of(row): row for row in rows}
     return [newest[case] for case in dict.fromkeys(STUDIES[name](rows)) if case in newest]
 
@@ -44,7 +44,7 @@ def forces(row: Row) -> float:
 
 
 def cell(rows: list[Row]) -> str:
-    """Force error, and the energy's behind it; over several seeds mean ± standard deviation."""
+    """Force error (energy error); over several seeds, mean ± standard deviation."""
     good = [row for row in rows if row["test"]]
     if not good:
         return "failed" if rows else ""
@@ -79,7 +79,7 @@ def where(row: Row) -> str:
 
 
 def rates(rows: list[Row]) -> str:
-    """Validation errors of each rate; the best is what `tuned` takes."""
+    """Validation errors of each rate; `tuned` takes the best."""
     found = of_study("rates", rows)
     lines = []
     heads = ["", "half the default", "default", "twice", "taken"]
@@ -121,7 +121,7 @@ def groups(rows: list[Row]) -> Iterable[tuple[str, str, list[Row]]]:
 
 
 def step_ms(rows: list[Row]) -> str:
-    """The smallest of the seeds' times: what disturbs only adds."""
+    """The smallest time of all seeds, because disturbances only add."""
     times = [1e3 * (row["train_cpu_s"] - row["compile_cpu_s"]) / row["steps"] for row in rows]
     return f"{min(times):.2f}" if times else ""
 
@@ -180,7 +180,7 @@ def drifts(found: list[Row], kelvin: float) -> str:
 
 
 def figure(rows: list[Row]) -> None:
-    """Every seed a point: test errors of forces at equal steps."""
+    """Test errors of forces at equal steps, a point for each seed."""
     panels = plt.subplots(1, len(TUNED), figsize=(9, 3.6), layout="constrained")[1]
     for panel, model in zip(panels, TUNED):
         mine = [row for row in of_study("seeds", rows) if row["model"] == model and row["test"]]

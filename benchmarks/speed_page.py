@@ -1,9 +1,9 @@
-"""Put the measured tables and figures into docs/speed.md.
+"""Put the measured tables and figures into benchmarks/speed.md.
 
     python benchmarks/speed_page.py
 
-The page is written by hand but for what stands between `<!-- NAME -->` and `<!-- end -->`: those
-parts are made here, from the newest rows in results/, and from nothing else.
+The page is written by hand, except between `<!-- NAME -->` and `<!-- end -->`: those parts are made
+here, from the newest rows in results/ alone.
 """
 
 import json
@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 from accuracy import plot as accuracy_figure
 
 RESULTS = Path(__file__).parent / "results"
-PAGE = Path(__file__).parents[1] / "docs" / "speed.md"
+PAGE = Path(__file__).parent / "speed.md"
 OURS = "gradpot"
 KEYS = ("kind", "system", "batch", "threads", "peer", "model", "mode", "flush")
 PLACE = ("kind", "system", "batch", "flush")
@@ -26,7 +26,7 @@ GROWTH_KEYS = ("model", "system", "mode", "threads")
 ACCURACY_KEYS = ("name", "molecule", "budget_cpu_min", "seed", "schedule")
 RECORDED = ("products_ms", "fused_ms", "around_ms")
 Row = dict
-# what of ours; against whom, with denormals flushed or not; at least how many times as fast
+# our model, the step or call, the peers, whether denormals are flushed, the least ratio of times
 STEP, ETHANOL, ASPIRIN = ("train", "aspirin", 32), ("call", "ethanol", 1), ("call", "aspirin", 1)
 WATER = ("call", "water", 1)
 TARGETS = [
@@ -41,15 +41,15 @@ TARGETS = [
     ("schnet-128x6", WATER, ["pyg", "schnetpack", "nequip", "mace", "torchmdnet"], True, 6),
     ("painn-128x3", WATER, ["pyg", "schnetpack", "nequip", "mace", "torchmdnet"], True, 6),
 ]
-# force MAE on the test frames after 20 CPU minutes, at most, meV/Å; and the best peer's error
-# over ours, at least
+# largest force MAE on the test frames after 20 CPU minutes, in meV/Å, and least ratio of the error
+# of the best peer to ours
 ERROR_AT_20, TIMES_BETTER = {"ethanol": 7.5, "aspirin": 15.0}, 2.0
-# atoms, and how much more an atom may cost among the many than among the few
+# two numbers of atoms, and the largest ratio of the costs per atom between them
 GROWTH_BETWEEN, GROWTH_MOST = (1536, 12288), 1.25
 
 
 def newest(name: str, keys: tuple[str, ...]) -> list[Row]:
-    """The last row of everything that was measured, in the order of the file."""
+    """The last row for each value of `keys`, in the order of the file."""
     path = RESULTS / name
     lines = path.read_text().splitlines() if path.exists() else []
     found: dict[tuple, Row] = {}
@@ -60,7 +60,7 @@ def newest(name: str, keys: tuple[str, ...]) -> list[Row]:
 
 
 def table(head: Iterable[str], lines: Iterable[Iterable[object]]) -> str:
-    """Markdown."""
+    """A Markdown table."""
     head = list(head)
     rows = [head, ["---"] * len(head), *lines]
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
@@ -111,7 +111,7 @@ def comparison(rows: list[Row]) -> str:
 
 
 def targets() -> str:
-    """What was aimed at, and what came out, by CPU time of medians."""
+    """Targets and results, by median CPU time."""
     rows = [r for r in newest("speed.jsonl", KEYS) if "failed" not in r and r["threads"] == 1]
     lines = []
     for model, (kind, system, batch), peers, flush, least in TARGETS:
@@ -135,7 +135,7 @@ def fair(model: str, row: Row, system: str) -> bool:
 
 
 def growth_target() -> str:
-    """Whether an atom costs the same in large systems, for each model and mode."""
+    """Cost of an atom in small and large systems, for each model and mode."""
     rows = [r for r in newest("growth.jsonl", GROWTH_KEYS) if "failed" not in r]
     few, many = GROWTH_BETWEEN
     lines = []
@@ -153,7 +153,7 @@ def growth_target() -> str:
 
 
 def error_targets() -> str:
-    """Our best error and the best of the others, for each molecule and budget."""
+    """Our best error and that of the other packages, for each molecule and budget."""
     rows = [r for r in newest("accuracy.jsonl", ACCURACY_KEYS) if r.get("errors")]
     lines = []
     for case in sorted({(r["molecule"], r["budget_cpu_min"]) for r in rows}, reverse=True):
@@ -172,7 +172,7 @@ def error_targets() -> str:
 
 
 def absolute(rows: list[Row]) -> str:
-    """Our best errors after 20 minutes against the figures that were aimed at."""
+    """Our best errors after 20 minutes, compared with the targets."""
     parts = []
     for molecule, most in ERROR_AT_20.items():
         found = [
@@ -191,7 +191,7 @@ def force_error(row: Row) -> float:
 
 
 def shares() -> str:
-    """Where the CPU time of our compiled steps and calls goes."""
+    """Shares of the CPU time of our compiled steps and calls."""
     rows = newest("shares.jsonl", ("kind", "system", "model"))
     steps = [
         [

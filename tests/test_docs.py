@@ -1,4 +1,4 @@
-"""What docs/training.md says of keys and defaults is what the code does."""
+"""The pages state keys and defaults as the code has them, and quote only what was measured."""
 
 import inspect
 import re
@@ -7,17 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from gradpot import __version__
 from gradpot.data.references import MODES
 from gradpot.models import MODELS
 from gradpot.train.config import Config, config, override
 from gradpot.train.run import FILES
 
-TRAINING = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
+ROOT = Path(__file__).parents[1]
+TRAINING = (ROOT / "docs" / "training.md").read_text()
 UNSET = "—"
 
 
 def table(heading: str) -> list[list[str]]:
-    """Cells of the rows of each table that begins with this heading, without the backticks."""
+    """Rows of all tables whose first column has this heading, as cells without backticks."""
     rows, inside = [], False
     for line in TRAINING.splitlines():
         inside = line.startswith("|") and (inside or line.startswith(f"| {heading} |"))
@@ -28,14 +30,14 @@ def table(heading: str) -> list[list[str]]:
 
 
 def defaults() -> dict[str, object]:
-    """Every key of the configuration, dotted, with its default; without the model's arguments."""
+    """The default of every key of the configuration, except the arguments of the model."""
     tables = Config().model_dump()
     seed = {"seed": tables.pop("seed")}
     return seed | {f"{s}.{key}": value for s, keys in tables.items() for key, value in keys.items()}
 
 
 def value_of(key: str, text: str) -> object:
-    """What the code makes of `key=text` as it stands in the table."""
+    """The value that the code reads from `key=text`, with the text of the table."""
     tables = config(override({}, [f"{key}={text}"])).model_dump()
     section, _, name = key.rpartition(".")
     return (tables[section] if section else tables)[name]
@@ -68,7 +70,21 @@ def test_modes_and_files():
     assert {row[0] for row in table("file")} == {*FILES, "tensorboard/"}
 
 
+def test_the_citation_has_the_version():
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
 def test_the_example_is_valid():
     example = re.search(r"```toml\n(.*?)```", TRAINING, re.DOTALL)
     assert example
     assert config(tomllib.loads(example[1])).train.max_minutes == 10
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/activations.md", "docs/speed.md"])
+def test_figures_stand_in_the_measurements(page):
+    """Every figure in a table of errors or times, to its last digit."""
+    measured = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.md"))
+    rows = [line for line in (ROOT / page).read_text().splitlines() if line.startswith("| ")]
+    figures = {n for row in rows for n in re.findall(r"(?<![\d.])\d+\.\d\d?(?![\d.])", row)}
+    assert figures
+    assert {n for n in figures if not re.search(rf"(?<![\d.]){n}(?![\d.])", measured)} == set()

@@ -1,4 +1,4 @@
-"""The documentation is true: its Python runs, its commands parse, its listing is the folder."""
+"""The Python of the documentation runs, its commands parse, its links and listing are right."""
 
 import re
 import shlex
@@ -15,17 +15,18 @@ from gradpot.train.config import config, override
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+LINKED = [*PAGES, *sorted(ROOT.glob("*.md")), *sorted((ROOT / "benchmarks").glob("*.md"))]
 FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """The fenced blocks of a language, without those that say no-run."""
+    """The fenced blocks in a language, except those marked no-run."""
     found = FENCE.findall(page.read_text())
     return [text for name, rest, text in found if name == language and "no-run" not in rest]
 
 
 def calls() -> list[tuple[str, str]]:
-    """Every line of a shell block that calls gradpot, with the page it is on."""
+    """The page and the text of every line in a shell block that calls gradpot."""
     return [
         (page.name, line)
         for page in (*PAGES, ROOT / "README.md")
@@ -37,7 +38,7 @@ def calls() -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory) -> Path:
-    """A folder with a model.safetensors, of forces so weak that they tear no molecule apart."""
+    """A folder with a model.safetensors whose forces are too weak to tear a molecule apart."""
     torch.manual_seed(0)
     out = tmp_path_factory.mktemp("docs")
     network = gradpot.build("painn", width=16, n_layers=1)
@@ -48,7 +49,7 @@ def run_folder(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_python_runs(page, request, tmp_path, monkeypatch, capsys):
-    """The blocks of a page one after the other, as a reader would type them."""
+    """All blocks of a page in order, as a reader would type them."""
     code = blocks(page, "python")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(gradpot.models, "MODELS", dict(gradpot.models.MODELS))
@@ -69,7 +70,7 @@ def test_commands_parse(page, line):
     while hasattr(command, "commands"):
         assert words[0] in command.commands, f"{page}: no command {words[0]} in {line!r}"
         command = command.commands[words.pop(0)]
-    # raises what a user would see: unknown options, missing arguments, values of a wrong type
+    # raises the error that a user would see: unknown option, missing argument, wrong type
     context = command.make_context("gradpot", words)
     if command.name == "train":
         keys = [word for word in context.params["settings"] or [] if "=" in word]
@@ -93,7 +94,19 @@ def test_layout_lists_every_file():
         assert list(source.rglob(name)), f"docs/layout.md lists {name}, which is not there"
 
 
-def test_links_lead_somewhere():
-    for page in PAGES:
-        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    text = page.read_text()
+    for image in re.findall(r'src(?:set)?="([^"]+)"', text):
+        assert (page.parent / image).exists(), f"{page.name} shows {image}"
+    for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", text):
+        file = page.parent / target if target else page
+        assert file.exists(), f"{page.name} links to {target}"
+        if anchor:
+            assert anchor in anchors(file), f"{page.name} links to {target}#{anchor}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The names that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -1,4 +1,4 @@
-"""The README's eight lines of Python, run as they stand on a potential trained here."""
+"""The README's eight lines of Python run as printed, on a potential that is trained here."""
 
 import re
 import subprocess
@@ -34,7 +34,7 @@ print(abs(atoms.get_forces()).max())
     assert done.returncode == 0, done.stderr
     *printed, frequencies, force = done.stdout.splitlines()
     assert any("Zero-point energy" in line for line in printed)
-    # GFN2-xTB: O-H near 3500, C-H near 3000 cm⁻¹; torsions are soft
+    # GFN2-xTB has O-H near 3500 and C-H near 3000 cm⁻¹; torsions are soft
     *_, lower, highest = sorted(float(word) for word in frequencies.split())
     assert 3000 < highest < 4000
     assert 2700 < lower < 3300
