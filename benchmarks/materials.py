@@ -160,7 +160,7 @@ def table() -> list[str]:
     return [
         *lines,
         "",
-        f"gradpot: median of {len(found)} seeds, with the smallest and the largest value. On the 25 "
+        f"gradpot: median of {len(found)} seeds, with the smallest and the largest. On the 25 "
         f"test cells of the set these models have force errors of {forces} meV/Å and stress errors "
         f"of {stress} meV/Å³.",
     ]
