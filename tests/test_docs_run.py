@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,19 @@ def run_folder(tmp_path_factory) -> Path:
     return out
 
 
+@pytest.fixture(scope="session")
+def silicon_folder(data, tmp_path_factory) -> Path:
+    """A run folder of silicon by the command of docs/materials.md, on few cells and for seconds."""
+    out = tmp_path_factory.mktemp("silicon") / "RUN"
+    [(_, line)] = [call for call in calls() if call[0] == "materials.md" and "train" in call[1]]
+    words = line.replace("silicon.npz", str(data / "mlearn_si" / "si_test25.npz")).split()
+    small = "data.n_train=20 data.n_valid=5 model.width=16 model.n_layers=2 train.max_cpu_minutes=1"
+    small += f" train.epochs=25 train.learning_rate=1e-2 --out {out}"
+    command = [sys.executable, "-m", *words, *small.split()]
+    subprocess.run(command, check=True, capture_output=True)
+    return out
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_python_runs(page, request, tmp_path, monkeypatch, capsys):
     """All blocks of a page in order, as a reader would type them."""
@@ -56,7 +71,8 @@ def test_python_runs(page, request, tmp_path, monkeypatch, capsys):
     if any("torch_geometric" in text for text in code):
         pytest.importorskip("torch_geometric", reason='needs pip install "gradpot[pyg]"')
     if any("RUN/" in text for text in code):
-        (tmp_path / "RUN").symlink_to(request.getfixturevalue("run_folder"))
+        folder = "silicon_folder" if page.stem == "materials" else "run_folder"
+        (tmp_path / "RUN").symlink_to(request.getfixturevalue(folder))
     names: dict = {}
     for text in code:
         exec(compile(text, page.name, "exec"), names)

@@ -1,9 +1,9 @@
-"""SchNet and DimeNet++ of PyTorch Geometric; and `Graph` as its `Data`, for modules of your own.
+"""SchNet and DimeNet++ of PyTorch Geometric; `Graph` as its `Data`, for modules of your own.
 
-Its models search for neighbors in positions, which needs libraries that are not always to be had
-(pyg-lib, torch_sparse) and knows no periodic cells. The adapters call the parts of the models in
-the order of their `forward`, on the edges of a `Graph`. PyG's edges point from the neighbor to the
-center: its `edge_index` is ours with the rows exchanged.
+PyG's models search for neighbors themselves. That needs libraries which are not always available
+(pyg-lib, torch_sparse), and it ignores periodic cells. The adapters call the parts of the models in
+the order of their `forward`, with the edges of a `Graph`. PyG's edges point from the neighbor to
+the center: its `edge_index` is ours with the rows exchanged.
 """
 
 import warnings
@@ -18,7 +18,7 @@ from gradpot.models.base import Model
 from gradpot.nn.surgery import swap_activations
 
 with warnings.catch_warnings():
-    # of torch.jit.script, which it uses and torch deprecates
+    # it uses torch.jit.script, which torch deprecates
     warnings.simplefilter("ignore")
     from torch_geometric.data import Data
     from torch_geometric.nn.models import DimeNetPlusPlus as PygDimeNetPlusPlus
@@ -73,7 +73,7 @@ class DimeNetPlusPlus(Model):
     """
 
     uses_triplets = True
-    # its bases are written out, term by term, for every degree and root
+    # its bases are written out term by term, for every degree and root
     slow_to_compile = True
     adam_rate = 2e-3
 
@@ -101,7 +101,7 @@ class DimeNetPlusPlus(Model):
             num_spherical=n_spherical,
             num_radial=n_radial,
             cutoff=cutoff,
-            # its own default, zeros, stops all gradients but those of the last layers at first
+            # with its own default, zeros, only the last layers have gradients at first
             output_initializer="glorot_orthogonal",
         )
         swap_activations(self.network, activation, skip="output_blocks.*")
@@ -122,11 +122,11 @@ class DimeNetPlusPlus(Model):
 
 
 def passes(graph: Graph) -> tuple[Int[Tensor, "n_passes"], Int[Tensor, "n_passes"]]:
-    """Edges k → j and j → i, as rows of `edge_vec`, of every way over j that does not go back.
+    """Edges k → j and j → i of every path k → j → i with k ≠ i, as rows of `edge_vec`.
 
     In a periodic cell k may be another image of i, which PyG's own `triplets` leaves out.
     """
-    # edges with center j; the edge on to i is the reverse of the one from i
+    # both edges of a triplet have center j; j → i is the reverse of the one from j to i
     one, other = graph.triplets  # type: ignore[misc]
     n_edges = graph.edge_vec.shape[0]
     reverse = n_edges // 2
@@ -137,7 +137,7 @@ def passes(graph: Graph) -> tuple[Int[Tensor, "n_passes"], Int[Tensor, "n_passes
 def angles(
     edge_vec: Float[Tensor, "n_edges 3"], kj: Int[Tensor, "n_passes"], ji: Int[Tensor, "n_passes"]
 ) -> Float[Tensor, "n_passes"]:
-    """Between r_j − r_k and r_i − r_j; 0 is straight on."""
+    """Angle between r_j − r_k and r_i − r_j, 0 for a straight path."""
     a, b = edge_vec.index_select(0, kj), edge_vec.index_select(0, ji)
     # the small constant keeps the second derivative finite where three atoms are in line
     sine = (torch.linalg.cross(a, b).square().sum(-1) + 1e-12).sqrt()
@@ -147,8 +147,8 @@ def angles(
 def to_pyg(graph: Graph) -> Data:
     """A `Data` with `z`, `edge_index` (from neighbor to center), `edge_vec`, `batch` and `cell`.
 
-    `edge_vec` is that of `Graph`: r_source − r_target, with periodic images. Derivatives by it are
-    what gradpot makes forces and stress of; there are no positions.
+    `edge_vec` is that of `Graph`: r_source − r_target, with periodic images. Forces and stress are
+    derivatives with respect to it, so there are no positions.
     """
     return Data(
         z=graph.numbers,
@@ -161,13 +161,13 @@ def to_pyg(graph: Graph) -> Data:
 
 
 def from_pyg(data: Data) -> Graph:
-    """The graph of a `Data` that has `z`, `edge_index`, and `edge_vec` or, for molecules, `pos`.
+    """The graph of a `Data` with `z`, `edge_index`, and `edge_vec` or, for molecules, `pos`.
 
-    Edges may come in any order, but each has to have its reverse. Without `batch` all atoms are
-    one structure; without `cell` nothing is periodic.
+    Edges may have any order, but each needs its reverse. Without `batch` all atoms are one
+    structure; without `cell` nothing is periodic.
 
     Raises:
-        InputError: something is missing, or an edge has no reverse.
+        InputError: a field is missing, or an edge has no reverse.
     """
     for wanted in (("z",), ("edge_index",), ("edge_vec", "pos")):
         if not any(name in data for name in wanted):
@@ -187,7 +187,7 @@ def from_pyg(data: Data) -> Graph:
 
 
 def _pairs(edge_index: Tensor, edge_vec: Tensor) -> Tensor:
-    """Rows of one edge of each pair; the first half, if the second is its reverse already."""
+    """Rows of one edge of each pair: the first half, if the second half is its reverse."""
     half = edge_index.shape[1] // 2
     first, second = edge_index[:, :half], edge_index[:, half:]
     if torch.equal(first.flip(0), second) and torch.equal(edge_vec[:half], -edge_vec[half:]):

@@ -1,7 +1,7 @@
 """SchNet and PaiNN of SchNetPack, with its readout.
 
-SchNetPack asks for vectors of edges (`_Rij`), which are those of a `Graph`; what it calls i and j
-is center and neighbor here as well.
+SchNetPack needs vectors of edges (`_Rij`), which are those of a `Graph`. Its i and j are center and
+neighbor here as well.
 """
 
 import typing
@@ -18,10 +18,10 @@ from gradpot.models.base import Model
 from gradpot.nn.surgery import swap_activations
 
 if not hasattr(torch.utils.data.dataloader, "T_co"):
-    # schnetpack 2.0.4 imports this name, which torch has no more, to write an annotation with it
+    # schnetpack 2.0.4 imports this name for an annotation; newer versions of torch lack it
     torch.utils.data.dataloader.T_co = typing.TypeVar("T_co")  # type: ignore[attr-defined]
 with warnings.catch_warnings():
-    # of torch.jit.script, which it uses and torch deprecates
+    # it uses torch.jit.script, which torch deprecates
     warnings.simplefilter("ignore")
     import schnetpack.nn as snn  # type: ignore[import-not-found]
     from schnetpack import properties as key  # type: ignore[import-not-found]
@@ -34,20 +34,51 @@ def _scatter_add(x: Tensor, idx_i: Tensor, dim_size: int | torch.SymInt, dim: in
     return x.new_zeros(shape).index_add(dim, idx_i, x)
 
 
-# the same as a TorchScript function, as it is there, has its sizes frozen when a step is traced
+# SchNetPack's own is a TorchScript function, whose sizes are frozen when a step is traced
 snn.scatter._scatter_add = _scatter_add  # type: ignore[attr-defined]
 
 
-class SchNet(Model):
-    """SchNetPack's SchNet and the readout of its `Atomwise`, without its sum over atoms.
+class Adapter(Model):
+    """A representation of SchNetPack and the readout of its `Atomwise`, without its sum over atoms.
+
+    Args:
+        representation: the class.
+        sizes: width, number of layers, number of Gaussians.
+    """
+
+    def __init__(
+        self,
+        representation: type[nn.Module],
+        cutoff: float,
+        sizes: tuple[int, int, int],
+        activation: str,
+        output_activation: str,
+    ):
+        super().__init__(cutoff)
+        width, n_layers, n_radial = sizes
+        basis, envelope = snn.GaussianRBF(n_radial, cutoff), snn.CosineCutoff(cutoff)
+        network = representation(width, n_layers, basis, envelope, max_z=N_ELEMENTS)
+        self.representation, self.readout = network, snn.build_mlp(width, 1)
+        swap_activations(self.representation, activation)
+        swap_activations(self.readout, output_activation)
+
+    def forward(self, graph: Graph) -> Float[Tensor, "n_atoms"]:
+        center, neighbor = graph.edge_index
+        inputs = {key.Z: graph.numbers, key.Rij: graph.edge_vec}
+        inputs |= {key.idx_i: center, key.idx_j: neighbor}
+        return self.readout(self.representation(inputs)["scalar_representation"]).squeeze(-1)
+
+
+class SchNet(Adapter):
+    """SchNetPack's SchNet.
 
     Args:
         cutoff: in Å.
-        width: `n_atom_basis`, and filters.
+        width: `n_atom_basis`, also of filters.
         n_layers: `n_interactions`.
         n_radial: Gaussians.
-        activation: a name of `ACTIVATIONS`; SchNetPack takes `ssp`.
-        output_activation: the same, of the readout; SchNetPack takes `silu`.
+        activation: a name of `ACTIVATIONS`; SchNetPack uses `ssp`.
+        output_activation: the same for the readout; SchNetPack uses `silu`.
     """
 
     def __init__(
@@ -59,17 +90,12 @@ class SchNet(Model):
         activation: str = "ssp",
         output_activation: str = "silu",
     ):
-        super().__init__(cutoff)
-        sizes = width, n_layers, n_radial, cutoff
-        self.representation = _representation(representation.SchNet, *sizes, activation)
-        self.readout = _readout(width, output_activation)
-
-    def forward(self, graph: Graph) -> Float[Tensor, "n_atoms"]:
-        return _atom_energy(self.representation, self.readout, graph)
+        sizes = (width, n_layers, n_radial)
+        super().__init__(representation.SchNet, cutoff, sizes, activation, output_activation)
 
 
-class PaiNN(Model):
-    """SchNetPack's PaiNN and the readout of its `Atomwise`, without its sum over atoms.
+class PaiNN(Adapter):
+    """SchNetPack's PaiNN.
 
     Args:
         cutoff: in Å.
@@ -77,7 +103,7 @@ class PaiNN(Model):
         n_layers: `n_interactions`.
         n_radial: Gaussians, as in SchNetPack's examples.
         activation: a name of `ACTIVATIONS`; published with `silu`.
-        output_activation: the same, of the readout.
+        output_activation: the same for the readout.
     """
 
     # √(v·v + 1e-8), as published: a cone at symmetric sites, see `models.painn`
@@ -92,36 +118,5 @@ class PaiNN(Model):
         activation: str = "silu",
         output_activation: str = "silu",
     ):
-        super().__init__(cutoff)
-        sizes = width, n_layers, n_radial, cutoff
-        self.representation = _representation(representation.PaiNN, *sizes, activation)
-        self.readout = _readout(width, output_activation)
-
-    def forward(self, graph: Graph) -> Float[Tensor, "n_atoms"]:
-        return _atom_energy(self.representation, self.readout, graph)
-
-
-def _representation(
-    kind: type[nn.Module],
-    width: int,
-    n_layers: int,
-    n_radial: int,
-    cutoff: float,
-    activation: str,
-) -> nn.Module:
-    basis, fade = snn.GaussianRBF(n_radial, cutoff), snn.CosineCutoff(cutoff)
-    network = kind(width, n_layers, basis, fade, max_z=N_ELEMENTS)
-    swap_activations(network, activation)
-    return network
-
-
-def _readout(width: int, activation: str) -> nn.Module:
-    network = snn.build_mlp(width, 1)
-    swap_activations(network, activation)
-    return network
-
-
-def _atom_energy(network: nn.Module, readout: nn.Module, graph: Graph) -> Tensor:
-    center, neighbor = graph.edge_index
-    inputs = {key.Z: graph.numbers, key.Rij: graph.edge_vec, key.idx_i: center, key.idx_j: neighbor}
-    return readout(network(inputs)["scalar_representation"]).squeeze(-1)
+        sizes = (width, n_layers, n_radial)
+        super().__init__(representation.PaiNN, cutoff, sizes, activation, output_activation)
