@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from gradpot.compile.step import Gradients, compiled, example_batch, has_compiler
+from gradpot.compile.step import Gradients, compile_step, example_batch, has_compiler
 from gradpot.graph.dataset import batch
 from gradpot.process import usage
 from gradpot.train.config import Train
@@ -38,7 +38,7 @@ def gradient_step(task: Task, state: State, say: Say) -> Gradients:
     say("compiling the training step: one to two minutes the first time")
     before = usage()
     try:
-        fast = compiled(step, state.weights, example_batch(task.data, state.model))
+        fast = compile_step(step, state.weights, example_batch(task.data, state.model))
         _check(fast, step, task, state)
     except Exception as error:
         # whatever the tracer or the compiler meets in a network that somebody else wrote
