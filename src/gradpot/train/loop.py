@@ -19,7 +19,7 @@ from gradpot.errors import RunError
 from gradpot.graph.dataset import Batch, Dataset, batch, random_rotations, rotated
 from gradpot.nn.norm import measure
 from gradpot.potential.checkpoint import save
-from gradpot.potential.evaluate import sizes, test_errors
+from gradpot.potential.evaluate import errors_of, sizes
 from gradpot.potential.potential import Potential, volume
 from gradpot.process import signals
 from gradpot.train.config import Config, Train
@@ -159,7 +159,7 @@ def _validate(task: Task, state: State, done: float) -> dict:
     candidate = potential(task, state)
     # references are off the labels and cancel in differences
     bare = Potential(state.average, dict.fromkeys(candidate.references, 0.0), candidate.scale)
-    errors = test_errors(bare, task.data, torch.from_numpy(task.parts.valid))
+    errors = errors_of(bare, task.data, torch.from_numpy(task.parts.valid))
     if judge(state, task.config.train, score(errors, task)):
         note = {
             "epoch": state.epoch,

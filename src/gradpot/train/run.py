@@ -22,7 +22,7 @@ from gradpot.graph.dataset import batch, dataset
 from gradpot.models import build, specification
 from gradpot.nn.norm import batch_norms
 from gradpot.potential.checkpoint import load
-from gradpot.potential.evaluate import evaluate, sizes, test_errors
+from gradpot.potential.evaluate import errors_of, evaluate, sizes
 from gradpot.potential.potential import NOT_CONSERVATIVE
 from gradpot.process import keep_memory, usage, write_bytes, write_json
 from gradpot.train.board import with_board
@@ -156,8 +156,8 @@ def finish(task: Task, state: State, frames: Frames) -> dict:
     # the same graphs, with total energies: the best model has its references on
     whole = task.data._replace(energy=torch.from_numpy(frames.energy))
     results = {
-        "test": test_errors(best, whole, test),
-        "valid": test_errors(best, whole, valid),
+        "test": errors_of(best, whole, test),
+        "valid": errors_of(best, whole, valid),
         "n_parameters": sum(p.numel() for p in best.parameters()),
         "n_train": task.parts.train.shape[0],
         "epochs": state.epoch,
