@@ -50,7 +50,7 @@ def training(model: str, frames: Frames, mode: str) -> tuple[Callable[[], Tensor
     data = graphs(frames)._replace(triplets=getattr(network, "uses_triplets", False))
     # as the others do
     config = Train(optimizer="adam")
-    state = State(network, config)
+    state = State(network, config.optimizer)
     loss = partial(
         weighted,
         weights=Weights(1.0, 1.0, 0.0),

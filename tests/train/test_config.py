@@ -1,4 +1,4 @@
-"""The configuration: TOML, key=value, and what is said of wrong keys."""
+"""The configuration: TOML, key=value, and the errors for wrong keys and values."""
 
 import pytest
 
@@ -56,6 +56,11 @@ def test_values_are_typed():
         ("trian.epochs=5", "unknown key 'trian'; known: data, model"),
         ("train.epochs=0", r"train.epochs is 0 but must be greater than or equal to 1"),
         ("train.batch_size=ten", "train.batch_size is 'ten' but must be a valid integer"),
+        ("train.optimizer=sgd", "train.optimizer is 'sgd' but must be 'muon', 'adam' or 'adamw'"),
+        ("train.optimizer=[1]", r"train.optimizer is \[1\] but must be 'muon', 'adam' or 'adamw'"),
+        ("train.schedule=x", "train.schedule is 'x' but must be 'cosine', 'plateau' or 'constant'"),
+        ("train.dtype=float16", "train.dtype is 'float16' but must be 'float32' or 'float64'"),
+        ("rescale.mode=x", "rescale.mode is 'x' but must be 'none', 'offset', 'constant', "),
         ("loss.penalty=l3", "loss.penalty is 'l3' but must be 'l1', 'l2' or 'huber'"),
         ("seed=-1", "seed is -1"),
         ("epochs", "'epochs' is neither a file nor key=value"),

@@ -1,4 +1,4 @@
-"""Whole runs on twenty real frames: the loss falls, files are there, kills leave no trace."""
+"""Whole runs on twenty real frames: the loss falls, files are complete, kills leave no trace."""
 
 import importlib
 import json
@@ -381,7 +381,7 @@ def test_direct_forces_have_no_stress_to_train(tmp_path, data):
 
 
 def test_kill_9_then_resume(tmp_path, finished):
-    """A real process, killed at random moments, ends with the same bits as one that was not."""
+    """A process killed at random moments ends with the same bits as one that was not."""
     killed(tmp_path / "run", finished, kills=2, seed=time.time_ns())
 
 
@@ -465,7 +465,7 @@ def embedded_copy(
 
 
 class Stubborn(Model):
-    """Looks at a number, which no tracer can follow."""
+    """Branches on a value, which no tracer can follow."""
 
     def __init__(self, cutoff: float = 3.0):
         super().__init__(cutoff)
@@ -479,7 +479,7 @@ class Stubborn(Model):
 
 
 class Frozen(Stubborn):
-    """Counts its atoms in a way that a trace cannot see."""
+    """Turns its number of atoms into a constant, which the tracer cannot see."""
 
     def forward(self, graph):
         bond = torch.exp(-self.weight * graph.pair_vec.square().sum(-1))
@@ -491,7 +491,7 @@ class Frozen(Stubborn):
     ("model", "why"),
     [
         (Stubborn, "GuardOnDataDependentSymNode"),
-        pytest.param(Frozen, "other batch sizes", marks=pytest.mark.slow),
+        pytest.param(Frozen, "the network turns a size into a constant", marks=pytest.mark.slow),
     ],
 )
 def test_a_step_that_cannot_be_compiled_is_run_as_it_is(tmp_path, monkeypatch, model, why):
@@ -503,4 +503,4 @@ def test_a_step_that_cannot_be_compiled_is_run_as_it_is(tmp_path, monkeypatch, m
     )
     results = train(chosen, tmp_path / "run", say=said.append)
     assert results["epochs"] == 2
-    assert [s for s in said if why in s and "without compiling its step, which failed" in s], said
+    assert [s for s in said if why in s and "because compiling failed" in s], said
