@@ -21,7 +21,10 @@ from gradpot.errors import InputError, RunError
 from gradpot.potential.checkpoint import read_tensors
 from gradpot.train.config import config, override, read_json
 from gradpot.train.loop import presented
+from gradpot.train.loss import PENALTIES
+from gradpot.train.optimizers import OPTIMIZERS
 from gradpot.train.run import metrics, prepare, train
+from gradpot.train.schedule import SCHEDULES
 
 SMALL = [
     "data.n_train=20",
@@ -193,6 +196,22 @@ def test_schedules_and_optimizers(tmp_path, schedule, optimizer):
     run(tmp_path / "run", "train.epochs=6", "train.plateau_patience=1", *keys)
     rates = [row["learning_rate"] for row in metrics(tmp_path / "run")]
     assert (rates[-1] < 1e-6) == (schedule == "cosine")
+
+
+def test_a_new_optimizer_schedule_or_penalty_is_one_entry(tmp_path, monkeypatch):
+    def sgd(weights, _slots, weight_decay):
+        return [torch.optim.SGD([weights], lr=1.0, weight_decay=weight_decay)]
+
+    monkeypatch.setitem(OPTIMIZERS, "sgd", sgd)
+    monkeypatch.setitem(SCHEDULES, "linear", lambda _state, done: 1.0 - done)
+    monkeypatch.setitem(PENALTIES, "cosh", lambda x, delta: torch.cosh(x / delta) - 1.0)
+    keys = ("train.optimizer=sgd", "train.schedule=linear", "loss.penalty=cosh")
+    said: list[str] = []
+    chosen = settings("train.epochs=4", "loss.huber_delta=5", *keys)
+    train(chosen, tmp_path / "run", say=said.append)
+    rates = [row["learning_rate"] for row in metrics(tmp_path / "run")]
+    assert rates == pytest.approx([5e-3, 0])
+    assert "optimizer sgd, learning rate 0.01, 5 frames a step" in said
 
 
 @pytest.mark.parametrize("mode", ["none", "offset", "constant", "forces", "natural"])
@@ -452,7 +471,7 @@ def assert_same_bits(one: Path, other: Path) -> None:
 def embedded_copy(
     path: Path, shift: float = 0.0, bad_frame: int | None = None, sign: float = 1.0
 ) -> Path:
-    """The embedded set in a file of its own, some of it changed."""
+    """A copy of the embedded set, with some labels changed."""
     from gradpot.data.catalog.catalog import locate
 
     with np.load(locate("ethanol")[0]) as full:

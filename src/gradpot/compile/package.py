@@ -53,7 +53,7 @@ class CompiledPotential(Potential):
         _check_header(header, path)
         references = {int(z): e for z, e in header["references"].items()}
         super().__init__(CompiledNetwork(header), references, header["scale"])
-        self.header, self._dtype = header, DTYPES[header["dtype"]]
+        self.header = header
         try:
             # the loader itself: its wrapper reads a description of the inputs at every call
             self._run = aoti_load_package(str(path), run_single_threaded=True).loader.boxed_run
@@ -63,12 +63,7 @@ class CompiledPotential(Potential):
     @property
     def dtype(self) -> torch.dtype:
         """Of the network's arithmetic."""
-        return self._dtype
-
-    @property
-    def device(self) -> torch.device:
-        """The CPU."""
-        return torch.device("cpu")
+        return DTYPES[self.header["dtype"]]
 
     def forward(self, graph: Graph, stress: bool = True) -> Properties:
         """Energy (float64) in eV, forces in eV/Å, stress in eV/Å³ (NaN without `stress`)."""

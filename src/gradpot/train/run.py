@@ -35,8 +35,8 @@ from gradpot.train.step import Say, gradient_step
 FILES = ("split.json", "rescaling.json", "config.json", "metrics.jsonl", "model.safetensors")
 FILES += ("state.safetensors", "results.json", "learning_curve.png", "parity.png")
 # what may differ when a run is resumed
-FREE = ("epochs", "max_minutes", "max_cpu_minutes", "save_every_s", "threads")
-FREE = tuple(f"train.{key}" for key in FREE)
+FREE = ("train.epochs", "train.max_minutes", "train.max_cpu_minutes", "train.save_every_s")
+FREE += ("train.threads",)
 SUMS_ONLY = (
     "there are fewer compositions than elements, so that only sums of these atom energies are "
     "determined: do not compare total energies between molecules"
@@ -114,14 +114,9 @@ def prepare(settings: Config, frames: Frames, out: Path, say: Say = print) -> tu
     Raises:
         InputError: they contradict each other.
     """
-    parts = split(
-        frames.n_atoms.shape[0],
-        settings.data.split,
-        settings.data.n_train,
-        settings.data.n_valid,
-        settings.data.n_test,
-        settings.seed,
-    )
+    wanted, n_frames = settings.data, frames.n_atoms.shape[0]
+    numbers = wanted.n_train, wanted.n_valid, wanted.n_test
+    parts = split(n_frames, wanted.split, *numbers, settings.seed)
     scale = _rescaling(settings, frames, parts)
     torch.manual_seed(settings.seed)
     dtype = DTYPES[settings.train.dtype]
