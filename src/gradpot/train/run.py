@@ -191,7 +191,7 @@ def _check_folder(out: Path, resume: bool) -> bool:
             f"{out} holds {found[0]} but no config.json, so it is not a run; choose another --out"
         )
     if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; --out must name a folder")
+        raise InputError(f"{out} is a file; --out names a folder")
     return False
 
 
