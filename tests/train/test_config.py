@@ -21,7 +21,8 @@ def test_toml_then_keys(tmp_path):
 
 
 def test_json_round_trip(tmp_path):
-    settings = config({"rescale": {"references": {"H": -13.6}}, "model": {"cutoff": 4.5}})
+    model = {"name": "schnet", "cutoff": 4.5}
+    settings = config({"rescale": {"references": {"H": -13.6}}, "model": model})
     file = tmp_path / "config.json"
     file.write_text(settings.model_dump_json())
     assert read_json(file) == settings

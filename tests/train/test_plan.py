@@ -3,8 +3,8 @@
 from math import inf
 
 import pytest
-from torch import nn
 
+from gradpot import Model
 from gradpot.errors import InputError
 from gradpot.models import build
 from gradpot.train.config import config, override
@@ -12,11 +12,11 @@ from gradpot.train.plan import Plan, progress, resolve
 from gradpot.train.state import State
 
 
-def plan(*keys: str, n_train: int = 42, model: nn.Module | None = None) -> Plan:
+def plan(*keys: str, n_train: int = 42, model: Model | None = None) -> Plan:
     return resolve(config(override({}, list(keys))), n_train, model or small())
 
 
-def small(name: str = "painn", **arguments: object) -> nn.Module:
+def small(name: str = "painn", **arguments: object) -> Model:
     return build(name, width=8, n_layers=1, **arguments)
 
 

@@ -362,10 +362,10 @@ def test_batch_norm_and_rotations_resume_to_the_bit(tmp_path, keys):
 
 def test_a_model_that_is_not_invariant_sees_its_frames_turned(tmp_path):
     task, state = prepare(settings("model.name=forcenet"), read("ethanol"), tmp_path / "none")
-    index = torch.tensor([0, 1])
+    index, invariant = torch.tensor([0, 1]), gradpot.build("schnet")
     as_they_are, first, same, second = (
         presented(task, model, index, 0, position).graph.edge_vec
-        for model, position in ((torch.nn.Identity(), 0), *((state.model, p) for p in (0, 0, 1)))
+        for model, position in ((invariant, 0), *((state.model, p) for p in (0, 0, 1)))
     )
     assert torch.equal(first, same)
     assert (first - as_they_are).abs().max() > 0.1

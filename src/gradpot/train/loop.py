@@ -8,11 +8,12 @@ from itertools import count
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradpot.compile.step import Gradients
 from gradpot.errors import RunError
 from gradpot.graph.dataset import Batch, batch, random_rotations, rotated
+from gradpot.models.base import Model
 from gradpot.nn.norm import measure
 from gradpot.potential.checkpoint import save
 from gradpot.potential.evaluate import errors_of, sizes
@@ -66,14 +67,14 @@ def fit(task: Task, state: State, step: Gradients, watch: Watch) -> int:
     return stop()
 
 
-def presented(task: Task, model: nn.Module, index: Tensor, epoch: int, position: int) -> Batch:
+def presented(task: Task, model: Model, index: Tensor, epoch: int, position: int) -> Batch:
     """The batch at `position` of an epoch, with labels in the network's units.
 
     Models that are not invariant get it rotated at random. The rotations depend only on the seed,
     the epoch and the position, so that they need not be saved.
     """
     as_it_is = rescaled(batch(task.data, index), task.rescaling.scale)
-    if getattr(model, "invariant", True):
+    if model.invariant:
         return as_it_is
     seed = [task.plan.config.seed, epoch, position]
     return rotated(as_it_is, random_rotations(index.shape[0], seed))

@@ -52,10 +52,8 @@ def muon(weights: Tensor, slots: Sequence[Slot], weight_decay: float):
 
 
 OPTIMIZERS: dict[str, Make] = {"muon": muon, "adam": adam, "adamw": adamw}
-# learning rates of networks up to a width of 64, measured; optimizers that are not here use the
-# model's `adam_rate`, or ADAM_RATE
+# learning rates of networks up to a width of 64, measured; the others use the model's `adam_rate`
 DEFAULT_RATES = {"muon": 2.5e-3}
-ADAM_RATE = 5e-3
 
 
 class Muon(torch.optim.Optimizer):

@@ -2,16 +2,15 @@
 
 from math import ceil, inf
 from pathlib import Path
-from typing import Any, NamedTuple, cast
-
-from torch import nn
+from typing import Any, NamedTuple
 
 from gradpot.data.references import Rescaling
 from gradpot.data.split import Split
 from gradpot.errors import InputError
 from gradpot.graph.dataset import Dataset
-from gradpot.train.config import Config, Model
-from gradpot.train.optimizers import ADAM_RATE, DEFAULT_RATES
+from gradpot.models.base import Model
+from gradpot.train.config import Config
+from gradpot.train.optimizers import DEFAULT_RATES
 from gradpot.train.schedule import SCHEDULES
 from gradpot.train.state import State
 
@@ -57,7 +56,7 @@ class Task(NamedTuple):
     """run folder: `model.safetensors`, `state.safetensors` and `metrics.jsonl` go there"""
 
 
-def resolve(settings: Config, n_train: int, model: nn.Module) -> Plan:
+def resolve(settings: Config, n_train: int, model: Model) -> Plan:
     """Choose whatever the settings leave open.
 
     Args:
@@ -67,8 +66,8 @@ def resolve(settings: Config, n_train: int, model: nn.Module) -> Plan:
     Raises:
         InputError: settings contradict each other or the model.
     """
-    train, spec = settings.train, cast("dict[str, Any]", model.spec)
-    if settings.loss.stress and getattr(model, "direct", False):
+    train, spec = settings.train, model.spec or {}
+    if settings.loss.stress and model.direct:
         raise InputError("a model with direct forces has no stress; set loss.stress=0")
     batches_per_epoch = ceil(n_train / train.batch_size)
     max_wall_s, max_cpu_s = (
@@ -80,7 +79,7 @@ def resolve(settings: Config, n_train: int, model: nn.Module) -> Plan:
     n_steps = epochs * batches_per_epoch if epochs else inf
     rate = train.learning_rate
     if rate is None:
-        rate = DEFAULT_RATES.get(train.optimizer) or getattr(model, "adam_rate", ADAM_RATE)
+        rate = DEFAULT_RATES.get(train.optimizer, model.adam_rate)
         # models of other packages may have no width
         rate *= min(1.0, RATE_WIDTH / spec.get("width", RATE_WIDTH))
     if rate * train.weight_decay >= 1:
@@ -91,11 +90,11 @@ def resolve(settings: Config, n_train: int, model: nn.Module) -> Plan:
     compile = train.compile
     if compile == "auto":
         long = n_steps >= COMPILE_FROM_STEPS if max_s == inf else max_s >= COMPILE_FROM_S
-        compile = long and not getattr(model, "slow_to_compile", False)
+        compile = long and not model.slow_to_compile
     valid_every = train.valid_every or ceil(STEPS_BETWEEN_VALIDATIONS / batches_per_epoch)
     chosen: Any = {"learning_rate": rate, "valid_every": valid_every, "compile": compile}
     filled = train.model_copy(update={"epochs": epochs, **chosen})
-    config = settings.model_copy(update={"model": Model(**spec), "train": filled})
+    config = settings.model_copy(update={"model": type(settings.model)(**spec), "train": filled})
     limits = (batches_per_epoch, n_steps, max_wall_s, max_cpu_s, train.early_stop or inf)
     return Plan(config, *limits, **chosen)
 

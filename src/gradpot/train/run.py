@@ -122,8 +122,7 @@ def prepare(settings: Config, frames: Frames, out: Path, say: Say = print) -> tu
     dtype = DTYPES[settings.train.dtype]
     model = build(**settings.model.model_dump()).to(dtype)
     plan = resolve(settings, parts.train.shape[0], model)
-    triplets = getattr(model, "uses_triplets", False)
-    data = dataset(frames, model.cutoff, scale.references, dtype, triplets)  # type: ignore[arg-type]
+    data = dataset(frames, model.cutoff, scale.references, dtype, model.uses_triplets)
     first = torch.from_numpy(parts.train)[: settings.train.batch_size]
     if notice := scale_down(model, batch(data, first)):
         say(notice)
@@ -230,7 +229,7 @@ def _notices(settings: Config, task: Task, state: State, n_compositions: int) ->
         f"optimizer {settings.train.optimizer}, learning rate {plan.learning_rate:g}, "
         f"{settings.train.batch_size} frames a step",
     ]
-    if getattr(model, "direct", False):
+    if model.direct:
         notices.append("note: " + NOT_CONSERVATIVE)
     elif batch_norms(model) and (loss.forces or loss.stress):
         notices.append(THROUGH_BATCH_NORM)
@@ -238,7 +237,7 @@ def _notices(settings: Config, task: Task, state: State, n_compositions: int) ->
         notices.append("no frames are left for a test: parity.png shows the validation frames")
     if settings.train.compile == "auto" and not plan.compile:
         why = "the run is too short to win back the time"
-        if getattr(model, "slow_to_compile", False):
+        if model.slow_to_compile:
             name = settings.model.name
             why = f"that takes long for {name}; train.compile=true compiles it anyway"
         notices.append(f"the training step is not compiled: {why}")

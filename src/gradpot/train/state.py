@@ -8,9 +8,10 @@ from copy import deepcopy
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradpot.errors import InputError
+from gradpot.models.base import Model
 from gradpot.potential.checkpoint import read_tensors, write_tensors
 from gradpot.train.optimizers import OPTIMIZERS
 from gradpot.train.weights import flatten, layout
@@ -50,9 +51,9 @@ class State:
     wall_s: float = 0.0
     cpu_s: float = 0.0
 
-    def __init__(self, model: nn.Module, optimizer: str, weight_decay: float = 0.0):
-        self.model = model.train()
-        self.average = deepcopy(model).requires_grad_(False).eval()
+    def __init__(self, model: Model, optimizer: str, weight_decay: float = 0.0):
+        self.model: Model = model.train()
+        self.average: Model = deepcopy(model).requires_grad_(False).eval()
         self.weights, self.averages = flatten(model), flatten(self.average)
         self.weights.grad = torch.zeros_like(self.weights)
         self.optimizers = OPTIMIZERS[optimizer](self.weights, layout(model), weight_decay)
