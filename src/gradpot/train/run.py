@@ -77,7 +77,7 @@ def train(
     out = Path(out)
     begun = _check_folder(out, resume)
     specification(**settings.model.model_dump())
-    # tensors are small: more threads mostly wait for each other, and sums lose their order
+    # tensors are small: more threads mostly wait for each other, and add up in random order
     torch.set_num_threads(settings.train.threads)
     keep_memory()
     if begun and settings.train.compile == "auto":
@@ -178,20 +178,19 @@ def metrics(out: Path) -> list[dict]:
 
 def _check_folder(out: Path, resume: bool) -> bool:
     """Whether a run was begun in `out`; refuse a folder where files would be overwritten."""
-    found = [name for name in FILES if (out / name).exists()]
-    if "config.json" in found:
-        if not resume:
-            raise InputError(f"{out} already holds a run; choose another --out, or --resume it")
-        return True
-    if resume:  # killed before it wrote its configuration
-        found = [name for name in found if name not in FILES[:2]]
-    if found:
+    begun = (out / "config.json").exists()
+    if begun and not resume:
+        raise InputError(f"{out} already holds a run; choose another --out, or --resume it")
+    # a run that was killed before it wrote its configuration left the first two files at most
+    harmless = FILES[:2] if resume else ()
+    found = [name for name in FILES if (out / name).exists() and name not in harmless]
+    if found and not begun:
         raise InputError(
             f"{out} holds {found[0]} but no config.json, so it is not a run; choose another --out"
         )
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; --out names a folder")
-    return False
+    return begun
 
 
 def _rescaling(settings: Config, frames: Frames, parts: Split) -> Rescaling:
