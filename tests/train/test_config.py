@@ -1,5 +1,8 @@
 """The configuration: TOML, key=value, and the errors for wrong keys and values."""
 
+import subprocess
+import sys
+
 import pytest
 
 from gradpot.errors import InputError
@@ -8,6 +11,15 @@ from gradpot.train.config import config, merge, override, read_json, read_toml
 
 def test_defaults_are_complete():
     assert config({}).train.batch_size == 5
+
+
+def test_defaults_do_not_wait_for_torch():
+    code = (
+        "import sys; from gradpot.train.config import config; config({'train': {'epochs': 3}}); "
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_toml_then_keys(tmp_path):

@@ -67,14 +67,14 @@ class CompiledPotential(Potential):
 
     def forward(self, graph: Graph, stress: bool = True) -> Properties:
         """Energy (float64) in eV, forces in eV/Å, stress in eV/Å³ (NaN without `stress`)."""
-        n_graphs, empty = graph.cell.shape[0], graph.cell.new_zeros(1, 3, 3)
         pairs = graph.pair_index.contiguous(), graph.pair_vec
-        cell = torch.cat([graph.cell, empty])
-        energy, forces, strain = self.run(graph.numbers, *pairs, graph.batch, cell, graph.triplets)
+        cell = torch.cat([graph.cell, graph.cell.new_zeros(1, 3, 3)])
+        raw = self.run(graph.numbers, *pairs, graph.batch, cell, graph.triplets)
+        # without the additional structure
         return Properties(
-            energy=energy[:n_graphs],
-            forces=forces,
-            stress=strain[:n_graphs] if stress else torch.full_like(graph.cell, torch.nan),
+            energy=raw.energy[:-1],
+            forces=raw.forces,
+            stress=raw.stress[:-1] if stress else torch.full_like(graph.cell, torch.nan),
         )
 
     def run(

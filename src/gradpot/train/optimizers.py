@@ -13,9 +13,10 @@ from torch import Tensor
 
 from gradpot.train.weights import Slot, stacks
 
-# (all weights with their gradient, their layout, weight decay) -> optimizers of parts of them;
-# learning rates are set before every step
-Make = Callable[[Tensor, Sequence[Slot], float], Sequence[torch.optim.Optimizer]]
+# each for a part of the weights; learning rates are set before every step
+Optimizers = list[torch.optim.Optimizer]
+# (all weights with their gradient, their layout, weight decay) -> optimizers
+Make = Callable[[Tensor, Sequence[Slot], float], Optimizers]
 
 # a Newton-Schulz step is x ← a x + (b xxᵀ + c (xxᵀ)²) x; five steps bring singular values between
 # 0.003 and 1 to between 0.7 and 1.2 (Jordan et al.)
@@ -30,17 +31,17 @@ LOWEST_MOMENTUM, LOWEST_ENTRY = 1e-30, 1e-9
 UPDATE_SIZE = 0.2
 
 
-def adam(weights: Tensor, _slots: Sequence[Slot], weight_decay: float):
+def adam(weights: Tensor, _slots: Sequence[Slot], weight_decay: float) -> Optimizers:
     """Adam; the decay is added to the gradient."""
     return [torch.optim.Adam([weights], fused=True, weight_decay=weight_decay)]
 
 
-def adamw(weights: Tensor, _slots: Sequence[Slot], weight_decay: float):
+def adamw(weights: Tensor, _slots: Sequence[Slot], weight_decay: float) -> Optimizers:
     """Adam with decoupled weight decay."""
     return [torch.optim.AdamW([weights], fused=True, weight_decay=weight_decay)]
 
 
-def muon(weights: Tensor, slots: Sequence[Slot], weight_decay: float):
+def muon(weights: Tensor, slots: Sequence[Slot], weight_decay: float) -> Optimizers:
     """Muon for the matrices, AdamW for the rest, on views of `weights` and of `weights.grad`."""
     assert weights.grad is not None
     vectors, matrices = stacks(weights, slots)
