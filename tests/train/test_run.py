@@ -360,7 +360,7 @@ def test_batch_norm_and_rotations_resume_to_the_bit(tmp_path, keys):
     assert all((variance != 1).any() for variance in measured)
 
 
-def test_a_model_that_is_not_invariant_sees_its_frames_turned(tmp_path):
+def test_a_model_that_is_not_invariant_sees_its_frames_rotated(tmp_path):
     task, state = prepare(settings("model.name=forcenet"), read("ethanol"), tmp_path / "none")
     index, invariant = torch.tensor([0, 1]), gradpot.build("schnet")
     as_they_are, first, same, second = (
