@@ -200,6 +200,7 @@ def _network(potential: Potential) -> Network:
 def _example(potential: Potential, dtype: torch.dtype) -> tuple[Tensor, ...]:
     """Inputs to trace with. No size occurs in the model: the tracer takes equal sizes for one."""
     taken = {size for tensor in potential.state_dict().values() for size in tensor.shape}
+    # 2n too: a graph has twice as many edges as pairs
     free = (n for n in range(5, 1000, 2) if not taken & {n, 2 * n})
     n_graphs, n_atoms, n_pairs, n_triplets = (next(free) for _ in range(4))
     center = torch.arange(n_pairs) % n_atoms
