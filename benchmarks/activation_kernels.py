@@ -26,7 +26,7 @@ from speed import RESULTS, append, common, spread
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from gradpot.compile.step import OPTIONS, available, compiled, example_batch
+from gradpot.compile.step import STEP_OPTIONS, available, compile_step, example_batch
 from gradpot.data.references import least_squares
 from gradpot.data.source import read
 from gradpot.graph.dataset import batch, dataset
@@ -87,7 +87,7 @@ def alone(name: str, mode: str, n: int, width: int) -> Step:
     if mode == "compiled":
         example = [tensor[: width + 1] for tensor in inputs]
         traced = make_fx(step, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*example)
-        step = torch.compile(traced, dynamic=True, fullgraph=True, options=available(OPTIONS))
+        step = torch.compile(traced, dynamic=True, fullgraph=True, options=available(STEP_OPTIONS))
 
     def once() -> object:
         with torch.no_grad():
@@ -131,7 +131,7 @@ def whole(model: str, name: str, mode: str, graphs, n_frames: int) -> Step:
     weights = flatten(network)
     step = gradients(network, loss, stress=False)
     if mode == "compiled":
-        step = compiled(step, weights, example_batch(graphs, network))
+        step = compile_step(step, weights, example_batch(graphs, network))
     return partial(step, weights, batch(graphs, torch.arange(n_frames)))
 
 

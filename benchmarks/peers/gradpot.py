@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gradpot import Calculator, __version__
-from gradpot.compile.step import compiled, example_batch
+from gradpot.compile.step import compile_step, example_batch
 from gradpot.data.frames import Frames as Labeled
 from gradpot.graph.dataset import Dataset, batch, dataset
 from gradpot.models import build
@@ -50,7 +50,7 @@ def training(model: str, frames: Frames, mode: str) -> tuple[Callable[[], Tensor
     data = graphs(frames)._replace(triplets=getattr(network, "uses_triplets", False))
     # as the others do
     config = Train(optimizer="adam")
-    state = State(network, config)
+    state = State(network, config.optimizer)
     loss = partial(
         weighted,
         weights=Weights(1.0, 1.0, 0.0),
@@ -59,7 +59,7 @@ def training(model: str, frames: Frames, mode: str) -> tuple[Callable[[], Tensor
     )
     step = gradients(network, loss, stress=False)
     if mode == "compiled":
-        step = compiled(step, state.weights, example_batch(data, network))
+        step = compile_step(step, state.weights, example_batch(data, network))
     piece = batch(data, torch.arange(len(frames.energy)))
 
     def whole_step() -> Tensor:

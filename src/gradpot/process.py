@@ -1,4 +1,4 @@
-"""The process: what it has used, how it keeps memory, takes signals, and writes files whole."""
+"""The process: time and memory it has used, memory it keeps, signals, and whole files."""
 
 import ctypes
 import json
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 # ru_maxrss is in bytes on a Mac
 MAXRSS_PER_MIB = 2**20 if sys.platform == "darwin" else 2**10
-# of mallopt(3)
+# parameters of mallopt(3)
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
@@ -24,7 +24,7 @@ class Usage(NamedTuple):
 
     wall_s: float
     cpu_s: float
-    """with compilers and other children that have ended"""
+    """including compilers and other children that have ended"""
     peak_memory_MiB: float
 
 
@@ -38,13 +38,12 @@ def usage() -> Usage:
 
 
 def keep_memory() -> None:
-    """Let glibc keep the memory that is freed, for the next step to use.
+    """Let glibc keep freed memory for the next step, in the whole process.
 
-    By default it returns large blocks to the system at once and is given them back page by page,
-    filled with zeros, at every step: a quarter to a third of the time of a training step with
-    batches of 32 molecules, two fifths of that of a call with thousands of atoms. It holds for
-    the whole process, which does not grow by it: what is freed is used again. Nothing happens
-    where there is no glibc.
+    By default it returns large blocks to the system at once, and gets them back page by page and
+    filled with zeros at every step. That costs a quarter to a third of a training step with 32
+    molecules, and two fifths of a call with thousands of atoms. The process does not grow, because
+    freed memory is used again. Without glibc, nothing happens.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
@@ -54,10 +53,10 @@ def keep_memory() -> None:
 
 @contextmanager
 def signals() -> Iterator[Callable[[], int]]:
-    """Give a function that returns the signal that asked to stop, or 0.
+    """Yield a function that returns the signal that asked to stop, or 0.
 
-    A second signal ends the process as it would have without this. Outside the main thread,
-    which alone can receive signals, the answer is always 0.
+    A second signal ends the process as usual. Outside the main thread, the only one that receives
+    signals, the function always returns 0.
     """
     received: list[int] = []
     before: dict[int, Any] = {}
@@ -77,7 +76,7 @@ def signals() -> Iterator[Callable[[], int]]:
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
-    """Replace a file whole: write beside it, flush, rename."""
+    """Replace a file whole: write another one beside it, flush, rename."""
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     with open(beside, "wb") as file:

@@ -50,7 +50,7 @@ def compiling(monkeypatch) -> list:
         return potential
 
     monkeypatch.setattr(export, "compile_potential", written)
-    monkeypatch.setattr(export, "compiled", instead)
+    monkeypatch.setattr(export, "compiled_potential", instead)
     monkeypatch.setattr("gradpot.compile.step.has_compiler", lambda: True)
     return asked
 

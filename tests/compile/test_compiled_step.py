@@ -1,4 +1,4 @@
-"""What the C++ compiler makes of the gradient step: equal to eager, for sizes of every kind.
+"""The gradient step from the C++ compiler equals the eager one, for sizes of every kind.
 
 Slow: each case is compiled, which takes about a minute.
 """
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from gradpot.compile.step import compiled, example_batch
+from gradpot.compile.step import compile_step, example_batch
 from gradpot.data.source import read
 from gradpot.data.stress import StressLabel
 from gradpot.graph.dataset import Dataset, batch, dataset
@@ -24,32 +24,32 @@ CELLS = [[0, 9], [1, 2, 3, 20], list(range(12))]
 
 
 def molecules(data, cutoff: float, dtype: torch.dtype, triplets: bool) -> Dataset:
-    """Of 4 to 23 atoms, several sizes in each batch."""
+    """4 to 23 atoms, several sizes in each batch."""
     [path] = (data / "qm7x_250x10").glob("*.npz")
     frames = read(path, energy_unit="eV", length_unit="Ang")
     return dataset(frames, cutoff, dtype=dtype, triplets=triplets)
 
 
 def silicon(data, cutoff: float, dtype: torch.dtype) -> Dataset:
-    """Bulk, strained cells, surfaces: with stress."""
+    """Bulk, strained cells, surfaces, with stress."""
     label = StressLabel("virial_stress", "kbar", "vasp", "compression")
     return dataset(read(data / "mlearn_si" / "si_test25.npz", stress=label), cutoff, dtype=dtype)
 
 
 def assert_equal_to_eager(name: str, made: Dataset, batches: list, stress: float, rtol: float):
-    """Loss and the gradient by all weights, relative to its norm; nothing is compiled again."""
+    """Compare loss and gradient, relative to its norm; check that nothing is compiled again."""
     torch.manual_seed(0)
     network = build(name, cutoff=4.0, width=16, n_layers=2).to(made.pair_vec.dtype)
     loss = partial(weighted, weights=Weights(1, 1, stress), length=1.0, penalty=penalty("l2", 1.0))
     step, weights = gradients(network, loss, stress > 0), flatten(network)
-    fast = compiled(step, weights, example_batch(made, network))
+    fast = compile_step(step, weights, example_batch(made, network))
     counters.clear()
     for index in batches:
-        piece = batch(made, torch.tensor(index))
-        value, slope = fast(weights, piece)
-        expected, exact = step(weights, piece)
+        one = batch(made, torch.tensor(index))
+        value, gradient = fast(weights, one)
+        expected, exact = step(weights, one)
         torch.testing.assert_close(value, expected, rtol=rtol, atol=0)
-        assert (slope - exact).norm() <= rtol * exact.norm()
+        assert (gradient - exact).norm() <= rtol * exact.norm()
     assert counters["stats"]["unique_graphs"] == 0
 
 

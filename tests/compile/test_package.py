@@ -1,7 +1,9 @@
-"""Compiled potentials: equal to eager, for every size; and every wrong file is refused in words."""
+"""Compiled potentials equal eager ones for every size; wrong files are refused in words."""
 
 import json
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -11,7 +13,9 @@ import torch
 from ase import Atoms
 from ase.build import molecule
 from numpy.testing import assert_allclose
+from torch._inductor.exc import InductorError
 
+import gradpot
 from gradpot import Calculator, InputError, Potential, save
 from gradpot.compile import export, package
 from gradpot.compile.export import compile_potential
@@ -39,7 +43,7 @@ def potential_of(variant=SCHNET, n_layers: int = 1, seed: int = 0) -> Potential:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    """A folder with a model and its package; the only thing compiled in the fast suite."""
+    """A folder with a model and its package, the only one that the fast tests compile."""
     if not has_compiler():
         pytest.skip("no C++ compiler")
     folder = tmp_path_factory.mktemp("run")
@@ -55,7 +59,7 @@ def fast(run) -> CompiledPotential:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch) -> Path:
-    """An empty cache; what the user has compiled before does not count."""
+    """An empty cache instead of the user's."""
     monkeypatch.setattr("pooch.os_cache", lambda name: tmp_path / name)
     return tmp_path / "gradpot" / "compiled"
 
@@ -75,7 +79,7 @@ def hydrogens(n: int, spacing: float) -> Atoms:
 
 @pytest.mark.parametrize("variant", ONE_FORM_EACH)
 def test_exported_equals_eager(variant, ethanol, crystal):
-    """What is handed to the C++ compiler, at sizes that it was not traced with."""
+    """The input of the C++ compiler, at sizes other than the traced ones."""
     potential = potential_of(variant, n_layers=2)
     program = export.exported(potential, torch.float64).module()
     for one in (graph(ethanol), graph(crystal), join([graph(ethanol), graph(crystal)])):
@@ -100,7 +104,7 @@ def test_compiled_equals_eager(fast, ethanol, crystal):
 @pytest.mark.parametrize("spacing", [0.9, 3.9, 10.0])
 @pytest.mark.parametrize("n_atoms", [0, 1, 2, 3])
 def test_few_atoms_and_no_pairs(fast, n_atoms, spacing):
-    """The sizes that the compiler would take for constants."""
+    """Sizes that the compiler would take for constants."""
     one = graph(hydrogens(n_atoms, spacing))
     assert_same(fast, potential_of(), one, rtol=1e-12, atol=1e-12)
     assert fast(one).forces.shape == (n_atoms, 3)
@@ -114,7 +118,7 @@ def test_one_pair_in_a_cell(fast):
 
 
 def test_systems_that_grow(run, ethanol, crystal):
-    """One calculator, for whatever comes."""
+    """One calculator for structures of all sizes."""
     compiled = Calculator(run / "model.pt2")
     assert compiled.compiled
     eager = Calculator(potential_of(), compile=False)
@@ -128,7 +132,7 @@ def test_systems_that_grow(run, ethanol, crystal):
 
 
 def test_moving_atoms(run, ethanol, crystal):
-    """Pairs come and go, the cell is another one, the numbers are: nothing old is used."""
+    """Pairs come and go, cell and numbers change: nothing old is used."""
     compiled, eager = Calculator(run / "model.pt2"), Calculator(potential_of(), compile=False)
     rng = np.random.default_rng(0)
     for atoms in (ethanol, crystal * (2, 2, 2)):
@@ -201,7 +205,7 @@ def test_a_potential_in_memory_is_not_compiled_unasked(ethanol):
 
 
 def compile_by_copying(monkeypatch, run) -> list[Path]:
-    """Instead of compiling, copy the package of the same weights; a list of where to."""
+    """Copy the package of the same weights instead of compiling; returns a list of the copies."""
     made: list[Path] = []
 
     def copied(potential, path, dtype=None):
@@ -239,6 +243,26 @@ def test_other_weights_are_another_package(run):
     assert base != package.fingerprint(Potential(model, REFERENCES, scale=0.8))
     assert base != package.fingerprint(Potential(model, {**REFERENCES, 1: 0.0}, scale=0.7))
     assert package.fingerprint(Potential(LennardJones(), {18: 0.0})) is None
+
+
+def test_the_cache_depends_on_all_code_that_is_compiled(tmp_path):
+    """Editing a file changes the key; so it does for every module that the compiler imports."""
+    home = tmp_path / "gradpot"
+    shutil.copytree(Path(gradpot.__file__).parent, home, ignore=shutil.ignore_patterns("__pyc*"))
+    before = export.code_digest(home)
+    for name, changes in (("compile/export.py", True), ("nn/norm.py", True), ("cli/md.py", False)):
+        text = (home / name).read_text()
+        (home / name).write_text(text + "\n")
+        assert (export.code_digest(home) != before) == changes
+        (home / name).write_text(text)
+    assert export.code_digest(home) == before
+    code = (
+        "import sys, gradpot.compile.export, gradpot.models; "
+        "print(*(name for name in sys.modules if name.startswith('gradpot.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = {name.split(".")[1] for name in done.stdout.split()}
+    assert not imported & export.NOT_COMPILED
 
 
 def damaged(folder: Path, content: bytes) -> Path:
@@ -299,13 +323,13 @@ def test_without_a_compiler(tmp_path, monkeypatch):
 
 @needs_compiler
 def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch):
-    def fails(*_arguments):
-        raise RunError("compiling failed: no space left")
+    def fails(*_arguments, **_options):
+        raise InductorError(OSError("no space left"), None)
 
     monkeypatch.setattr(export, "exported", lambda *_: None)
-    monkeypatch.setattr(export, "_compile", fails)
+    monkeypatch.setattr("torch._inductor.aoti_compile_and_package", fails)
     (tmp_path / "model.pt2").write_text("the old one")
-    with pytest.raises(RunError, match="no space left"):
+    with pytest.raises(RunError, match=r"compiling failed: .*no space left"):
         compile_potential(potential_of(), tmp_path / "model.pt2")
     assert (tmp_path / "model.pt2").read_text() == "the old one"
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt2"]
@@ -314,7 +338,7 @@ def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch):
 @needs_compiler
 @pytest.mark.slow
 def test_angles_compiled_for_every_size(ethanol, crystal, tmp_path):
-    """Triplets may be none, one or many; the compiler has seen neither size."""
+    """No, one or many triplets; the compiler has seen none of these sizes."""
     potential = potential_of(("dimenet++", {}))
     compile_potential(potential, tmp_path / "model.pt2", torch.float32)
     compiled = Calculator(tmp_path / "model.pt2")

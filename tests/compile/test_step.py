@@ -1,6 +1,6 @@
 """Every model's gradient step can be traced with open sizes; the trace equals eager.
 
-What the C++ compiler makes of the trace is tested in `train/test_run.py` (slow).
+`test_compiled_step.py` tests what the C++ compiler makes of the trace (slow).
 """
 
 from functools import partial
@@ -11,6 +11,7 @@ import torch
 
 from gradpot.compile.step import example_batch, has_compiler, tensors, trace
 from gradpot.data.source import read
+from gradpot.data.stress import StressLabel
 from gradpot.graph.dataset import Dataset, batch, dataset
 from gradpot.models import build
 from gradpot.train.loss import Weights, penalty, weighted
@@ -34,9 +35,9 @@ def test_trace_equals_eager(variant, molecules):
     weights = flatten(network)
     traced = trace(step, weights, example_batch(molecules, network))
     for n_graphs in (3, 8, 12):
-        piece = batch(molecules, torch.arange(n_graphs) + 10)
-        expected = step(weights, piece)
-        got = traced(weights, *tensors(piece))
+        one = batch(molecules, torch.arange(n_graphs) + 10)
+        expected = step(weights, one)
+        got = traced(weights, *tensors(one))
         for a, b in zip(got, expected, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
@@ -45,7 +46,7 @@ def test_stress_is_traced(data):
     """Cells of several sizes, with stress in the loss."""
     frames = read(
         data / "mlearn_si" / "si_test25.npz",
-        stress=stress_label("virial_stress", "kbar", "vasp", "compression"),
+        stress=StressLabel("virial_stress", "kbar", "vasp", "compression"),
     )
     cells = dataset(frames, 4.0, dtype=torch.float64)
     network = build("painn", cutoff=4.0, width=8, n_layers=1, n_radial=6).double()
@@ -53,9 +54,9 @@ def test_stress_is_traced(data):
     step = gradients(network, loss, stress=True)
     weights = flatten(network)
     traced = trace(step, weights, example_batch(cells, network))
-    piece = batch(cells, torch.tensor([0, 9, 20]))
-    expected = step(weights, piece)
-    for a, b in zip(traced(weights, *tensors(piece)), expected, strict=True):
+    one = batch(cells, torch.tensor([0, 9, 20]))
+    expected = step(weights, one)
+    for a, b in zip(traced(weights, *tensors(one)), expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
 
 
@@ -70,9 +71,3 @@ def test_example_sizes_are_all_different(molecules):
 def test_without_a_compiler(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert not has_compiler()
-
-
-def stress_label(*parts):
-    from gradpot.data.files import StressLabel
-
-    return StressLabel(*parts)

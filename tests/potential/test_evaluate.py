@@ -1,4 +1,4 @@
-"""Errors over many frames: pieces equal the whole; frames that were trained on are named."""
+"""Errors over many frames: blocks equal the whole; a notice counts training frames."""
 
 import json
 
@@ -11,8 +11,7 @@ from gradpot.data.source import read
 from gradpot.graph.dataset import dataset
 from gradpot.models import build
 from gradpot.potential import checkpoint
-from gradpot.potential.evaluate import blocks, evaluate, evaluate_file, sizes
-from gradpot.potential.evaluate import test_errors as errors_of
+from gradpot.potential.evaluate import blocks, errors_of, evaluate, evaluate_file, sizes
 from gradpot.potential.metrics import Within
 from gradpot.potential.potential import Potential
 
@@ -23,15 +22,15 @@ def potential() -> Potential:
     return Potential(build("painn", width=8, n_layers=1), {1: -10.0, 6: -100.0, 8: -200.0})
 
 
-def test_pieces_equal_the_whole(potential, monkeypatch):
+def test_blocks_equal_the_whole(potential, monkeypatch):
     data = dataset(read("ethanol").take(np.arange(30)), 5.0)
     index = torch.tensor([5, 3, 29, 0, 7])
     whole, labels = evaluate(potential, data, index)
     monkeypatch.setattr("gradpot.potential.evaluate.EDGES_AT_ONCE", 100)
     assert len(list(blocks(data, index))) > 2
-    pieces, _ = evaluate(potential, data, index)
-    torch.testing.assert_close(pieces.energy, whole.energy, rtol=0, atol=1e-6)
-    torch.testing.assert_close(pieces.forces, whole.forces, rtol=0, atol=5e-6)
+    cut, _ = evaluate(potential, data, index)
+    torch.testing.assert_close(cut.energy, whole.energy, rtol=0, atol=1e-6)
+    torch.testing.assert_close(cut.forces, whole.forces, rtol=0, atol=5e-6)
     assert labels.energy.dtype == torch.float64
     np.testing.assert_array_equal(labels.energy, data.energy[index])
     assert sizes(data).tolist() == [9] * 30
@@ -72,10 +71,7 @@ def test_it_says_what_was_trained_on(potential, tmp_path):
         (tmp_path / "split.json").write_text(json.dumps(split | {"data": data}))
         said.clear()
         evaluate_file(tmp_path / "model.safetensors", "ethanol", say=said.append)
-        assert (
-            any("3 of these frames are what this model was trained on" in s for s in said)
-            == expected
-        )
+        assert any("this model was trained on 3 of these frames" in s for s in said) == expected
 
 
 def test_thresholds_reach_the_evaluation_of_a_file(potential, tmp_path):

@@ -1,4 +1,7 @@
-"""The configuration: TOML, key=value, and what is said of wrong keys."""
+"""The configuration: TOML, key=value, and the errors for wrong keys and values."""
+
+import subprocess
+import sys
 
 import pytest
 
@@ -8,6 +11,15 @@ from gradpot.train.config import config, merge, override, read_json, read_toml
 
 def test_defaults_are_complete():
     assert config({}).train.batch_size == 5
+
+
+def test_defaults_do_not_wait_for_torch():
+    code = (
+        "import sys; from gradpot.train.config import config; config({'train': {'epochs': 3}}); "
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_toml_then_keys(tmp_path):
@@ -21,7 +33,8 @@ def test_toml_then_keys(tmp_path):
 
 
 def test_json_round_trip(tmp_path):
-    settings = config({"rescale": {"references": {"H": -13.6}}, "model": {"cutoff": 4.5}})
+    model = {"name": "schnet", "cutoff": 4.5}
+    settings = config({"rescale": {"references": {"H": -13.6}}, "model": model})
     file = tmp_path / "config.json"
     file.write_text(settings.model_dump_json())
     assert read_json(file) == settings
@@ -56,6 +69,11 @@ def test_values_are_typed():
         ("trian.epochs=5", "unknown key 'trian'; known: data, model"),
         ("train.epochs=0", r"train.epochs is 0 but must be greater than or equal to 1"),
         ("train.batch_size=ten", "train.batch_size is 'ten' but must be a valid integer"),
+        ("train.optimizer=sgd", "train.optimizer is 'sgd' but must be 'muon', 'adam' or 'adamw'"),
+        ("train.optimizer=[1]", r"train.optimizer is \[1\] but must be 'muon', 'adam' or 'adamw'"),
+        ("train.schedule=x", "train.schedule is 'x' but must be 'cosine', 'plateau' or 'constant'"),
+        ("train.dtype=float16", "train.dtype is 'float16' but must be 'float32' or 'float64'"),
+        ("rescale.mode=x", "rescale.mode is 'x' but must be 'none', 'offset', 'constant', "),
         ("loss.penalty=l3", "loss.penalty is 'l3' but must be 'l1', 'l2' or 'huber'"),
         ("seed=-1", "seed is -1"),
         ("epochs", "'epochs' is neither a file nor key=value"),

@@ -44,7 +44,7 @@ def test_forces_count_per_component():
 
 
 def test_residuals_are_in_the_units_of_the_scale():
-    """Networks that say the same in other units are judged the same, up to the units."""
+    """Equal predictions in other units have equal losses, up to the units."""
     raw = properties([2.0, 1.0], 0.5)
     labels = batch([20.0, 30.0], 10.0)
     energy = loss(raw, labels, (1, 0, 0), scale=10.0)
@@ -69,9 +69,9 @@ def test_missing_labels_leave_gradients_finite():
     raw = Properties(*(t.requires_grad_() for t in properties([2.0, 1.0], 0.5, NAN)))
     labels = batch([NAN, 0.0], NAN)
     value = weighted(raw, labels, Weights(1, 1, 1), 1.0, penalty("huber", 0.01))
-    slopes = torch.autograd.grad(value, list(raw))
-    assert all(torch.isfinite(s).all() for s in slopes)
-    assert slopes[0].tolist() == [0.0, pytest.approx(1.0)]
+    gradients = torch.autograd.grad(value, list(raw))
+    assert all(torch.isfinite(g).all() for g in gradients)
+    assert gradients[0].tolist() == [0.0, pytest.approx(1.0)]
 
 
 def test_a_prediction_that_is_nan_is_not_hidden():

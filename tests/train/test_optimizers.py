@@ -1,12 +1,11 @@
-"""Muon against torch's, against singular values, and the order of weights that it wants."""
+"""Muon against torch's, against singular values, and the order of weights that it needs."""
 
 import pytest
 import torch
 from torch import nn
 
 from gradpot.models import MODELS, build
-from gradpot.train.config import Train
-from gradpot.train.optimizers import Muon, optimizers, orthogonal
+from gradpot.train.optimizers import OPTIMIZERS, Muon, orthogonal
 from gradpot.train.weights import by_name, flatten, layout, stacks
 
 
@@ -18,13 +17,13 @@ def small(name: str) -> nn.Module:
 def test_singular_values_become_one_and_vectors_stay(shape):
     torch.manual_seed(0)
     x = torch.randn(shape, dtype=torch.float64)
-    turned = orthogonal(x)
-    values = torch.linalg.svdvals(turned)
-    torch.testing.assert_close(orthogonal(1e-28 * x.float()), turned.float(), atol=1e-3, rtol=0)
+    result = orthogonal(x)
+    values = torch.linalg.svdvals(result)
+    torch.testing.assert_close(orthogonal(1e-28 * x.float()), result.float(), atol=1e-3, rtol=0)
     assert values.min() > 0.6
     assert values.max() < 1.3
     u, _, v = torch.linalg.svd(x, full_matrices=False)
-    core = u.mT @ turned @ v.mT
+    core = u.mT @ result @ v.mT
     rest = core - torch.diag_embed(core.diagonal(dim1=-2, dim2=-1))
     assert rest.abs().max() < 1e-9
 
@@ -43,15 +42,15 @@ def test_matrices_do_not_see_each_other():
 
 @pytest.mark.parametrize("shape", [(24, 24), (8, 32), (32, 8)])
 def test_muon_moves_as_in_torch(shape):
-    """Torch's orthogonalizes in bfloat16."""
+    """Up to the bfloat16 in which torch orthogonalizes."""
     torch.manual_seed(0)
-    start, slopes = torch.randn(shape), torch.randn(20, *shape)
+    start, gradients = torch.randn(shape), torch.randn(20, *shape)
     ours, theirs = start.clone()[None], nn.Parameter(start.clone())
     mine = Muon([ours], weight_decay=0.1)
     other = torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
-    for slope in slopes:
+    for gradient in gradients:
         mine.param_groups[0]["lr"] = 0.02
-        ours.grad, theirs.grad = slope[None].clone(), slope.clone()
+        ours.grad, theirs.grad = gradient[None].clone(), gradient.clone()
         mine.step()
         other.step()
     moved = (theirs.detach() - start).norm()
@@ -60,7 +59,7 @@ def test_muon_moves_as_in_torch(shape):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_weights_in_order(name):
-    """Every weight once; matrices of one shape are one stack; embeddings are with the vectors."""
+    """Every weight once; one stack for each shape of matrices; embeddings count as vectors."""
     torch.manual_seed(0)
     network = small(name)
     before = {key: p.detach().clone() for key, p in network.named_parameters()}
@@ -69,12 +68,12 @@ def test_weights_in_order(name):
     assert found.keys() == before.keys()
     for key, value in before.items():
         assert torch.equal(found[key], value)
-    others, matrices = stacks(weights, slots)
-    assert others.numel() + sum(stack.numel() for stack in matrices) == weights.numel()
+    vectors, matrices = stacks(weights, slots)
+    assert vectors.numel() + sum(stack.numel() for stack in matrices) == weights.numel()
     assert len({stack.shape[1:] for stack in matrices}) == len(matrices)
     assert all(min(stack.shape[1:]) > 1 for stack in matrices)
     n_embedded = sum(m.weight.numel() for m in network.modules() if isinstance(m, nn.Embedding))
-    assert others.numel() >= n_embedded
+    assert vectors.numel() >= n_embedded
     matrices[-1].zero_()
     assert sum(not p.any() for p in network.parameters()) > sum(
         not p.any() for p in before.values()
@@ -85,7 +84,7 @@ def test_without_matrices_and_with_nothing_else():
     for model, n_optimizers in ((nn.Linear(1, 1), 1), (nn.Linear(3, 4, bias=False), 2)):
         weights = flatten(model)
         weights.grad = torch.ones_like(weights)
-        before, moved = weights.clone(), optimizers(weights, layout(model), Train())
+        before, moved = weights.clone(), OPTIMIZERS["muon"](weights, layout(model), 0.0)
         assert len(moved) == n_optimizers
         for optimizer in moved:
             optimizer.step()
@@ -93,7 +92,7 @@ def test_without_matrices_and_with_nothing_else():
 
 
 def test_momentum_of_dead_units_is_never_denormal():
-    """With IReLU a quarter of PaiNN's momenta decay; a step took 84 ms and not 3."""
+    """With IReLU a quarter of PaiNN's momenta decay; a step then took 84 ms instead of 3."""
     torch.manual_seed(0)
     weights = torch.randn(1, 32, 32)
     muon = Muon([weights])
@@ -104,5 +103,5 @@ def test_momentum_of_dead_units_is_never_denormal():
     momentum = muon.state[weights]["momentum"]
     assert not momentum[:, ::2].any()
     assert momentum[:, 1::2].all()
-    turned = orthogonal(torch.randn(1, 32, 32) * torch.logspace(0, -37, 32)[:, None])
-    assert ((turned == 0) | (turned.abs() > torch.finfo(torch.float32).tiny)).all()
+    result = orthogonal(torch.randn(1, 32, 32) * torch.logspace(0, -37, 32)[:, None])
+    assert ((result == 0) | (result.abs() > torch.finfo(torch.float32).tiny)).all()

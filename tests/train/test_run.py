@@ -1,4 +1,4 @@
-"""Whole runs on twenty real frames: the loss falls, files are there, kills leave no trace."""
+"""Whole runs on twenty real frames: the loss falls, files are complete, kills leave no trace."""
 
 import importlib
 import json
@@ -21,7 +21,10 @@ from gradpot.errors import InputError, RunError
 from gradpot.potential.checkpoint import read_tensors
 from gradpot.train.config import config, override, read_json
 from gradpot.train.loop import presented
+from gradpot.train.loss import PENALTIES
+from gradpot.train.optimizers import OPTIMIZERS
 from gradpot.train.run import metrics, prepare, train
+from gradpot.train.schedule import SCHEDULES
 
 SMALL = [
     "data.n_train=20",
@@ -195,6 +198,22 @@ def test_schedules_and_optimizers(tmp_path, schedule, optimizer):
     assert (rates[-1] < 1e-6) == (schedule == "cosine")
 
 
+def test_a_new_optimizer_schedule_or_penalty_is_one_entry(tmp_path, monkeypatch):
+    def sgd(weights, _slots, weight_decay):
+        return [torch.optim.SGD([weights], lr=1.0, weight_decay=weight_decay)]
+
+    monkeypatch.setitem(OPTIMIZERS, "sgd", sgd)
+    monkeypatch.setitem(SCHEDULES, "linear", lambda _state, done: 1.0 - done)
+    monkeypatch.setitem(PENALTIES, "cosh", lambda x, delta: torch.cosh(x / delta) - 1.0)
+    keys = ("train.optimizer=sgd", "train.schedule=linear", "loss.penalty=cosh")
+    said: list[str] = []
+    chosen = settings("train.epochs=4", "loss.huber_delta=5", *keys)
+    train(chosen, tmp_path / "run", say=said.append)
+    rates = [row["learning_rate"] for row in metrics(tmp_path / "run")]
+    assert rates == pytest.approx([5e-3, 0])
+    assert "optimizer sgd, learning rate 0.01, 5 frames a step" in said
+
+
 @pytest.mark.parametrize("mode", ["none", "offset", "constant", "forces", "natural"])
 def test_rescaling_modes_train(tmp_path, mode):
     keys = (f"rescale.mode={mode}", "rescale.constant=10", "rescale.references=least-squares")
@@ -341,12 +360,12 @@ def test_batch_norm_and_rotations_resume_to_the_bit(tmp_path, keys):
     assert all((variance != 1).any() for variance in measured)
 
 
-def test_a_model_that_is_not_invariant_sees_its_frames_turned(tmp_path):
+def test_a_model_that_is_not_invariant_sees_its_frames_rotated(tmp_path):
     task, state = prepare(settings("model.name=forcenet"), read("ethanol"), tmp_path / "none")
-    index = torch.tensor([0, 1])
+    index, invariant = torch.tensor([0, 1]), gradpot.build("schnet")
     as_they_are, first, same, second = (
         presented(task, model, index, 0, position).graph.edge_vec
-        for model, position in ((torch.nn.Identity(), 0), *((state.model, p) for p in (0, 0, 1)))
+        for model, position in ((invariant, 0), *((state.model, p) for p in (0, 0, 1)))
     )
     assert torch.equal(first, same)
     assert (first - as_they_are).abs().max() > 0.1
@@ -381,7 +400,7 @@ def test_direct_forces_have_no_stress_to_train(tmp_path, data):
 
 
 def test_kill_9_then_resume(tmp_path, finished):
-    """A real process, killed at random moments, ends with the same bits as one that was not."""
+    """A process killed at random moments ends with the same bits as one that was not."""
     killed(tmp_path / "run", finished, kills=2, seed=time.time_ns())
 
 
@@ -452,7 +471,7 @@ def assert_same_bits(one: Path, other: Path) -> None:
 def embedded_copy(
     path: Path, shift: float = 0.0, bad_frame: int | None = None, sign: float = 1.0
 ) -> Path:
-    """The embedded set in a file of its own, some of it changed."""
+    """A copy of the embedded set, with some labels changed."""
     from gradpot.data.catalog.catalog import locate
 
     with np.load(locate("ethanol")[0]) as full:
@@ -465,7 +484,7 @@ def embedded_copy(
 
 
 class Stubborn(Model):
-    """Looks at a number, which no tracer can follow."""
+    """Branches on a value, which no tracer can follow."""
 
     def __init__(self, cutoff: float = 3.0):
         super().__init__(cutoff)
@@ -479,7 +498,7 @@ class Stubborn(Model):
 
 
 class Frozen(Stubborn):
-    """Counts its atoms in a way that a trace cannot see."""
+    """Turns its number of atoms into a constant, which the tracer cannot see."""
 
     def forward(self, graph):
         bond = torch.exp(-self.weight * graph.pair_vec.square().sum(-1))
@@ -491,7 +510,7 @@ class Frozen(Stubborn):
     ("model", "why"),
     [
         (Stubborn, "GuardOnDataDependentSymNode"),
-        pytest.param(Frozen, "other batch sizes", marks=pytest.mark.slow),
+        pytest.param(Frozen, "the network turns a size into a constant", marks=pytest.mark.slow),
     ],
 )
 def test_a_step_that_cannot_be_compiled_is_run_as_it_is(tmp_path, monkeypatch, model, why):
@@ -503,4 +522,4 @@ def test_a_step_that_cannot_be_compiled_is_run_as_it_is(tmp_path, monkeypatch, m
     )
     results = train(chosen, tmp_path / "run", say=said.append)
     assert results["epochs"] == 2
-    assert [s for s in said if why in s and "without compiling its step, which failed" in s], said
+    assert [s for s in said if why in s and "because compiling failed" in s], said

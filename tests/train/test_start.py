@@ -1,4 +1,4 @@
-"""Networks that begin far too loud are scaled down before they learn."""
+"""Networks whose first forces are far too large are scaled down before they learn."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from gradpot.models import build
 from gradpot.nn.activations import activation
 from gradpot.nn.initialize import MLP, bound_moments
 from gradpot.potential.potential import predict
-from gradpot.train.start import LOUD, quiet
+from gradpot.train.start import TOO_LARGE, scale_down
 
 MODELS = ("schnet", "painn", "dimenet++", "gemnet-dt", "cgcnn", "forcenet")
 
@@ -28,9 +28,9 @@ def test_every_network_begins_with_forces_that_can_be_learned(model, name, molec
     for seed in range(3):
         torch.manual_seed(seed)
         network = build(model, activation=name)
-        quiet(network, molecules)
+        scale_down(network, molecules)
         force = rms(predict(network, molecules.graph).forces)
-        assert 1e-4 < force <= LOUD
+        assert 1e-4 < force <= TOO_LARGE
 
 
 @pytest.mark.parametrize("model", ["dimenet++", "gemnet-dt"])
@@ -38,8 +38,8 @@ def test_irelu_in_the_output_blocks_only(model, molecules):
     for seed in range(3):
         torch.manual_seed(seed)
         network = build(model, output_activation="irelu")
-        quiet(network, molecules)
-        assert 1e-2 < rms(predict(network, molecules.graph).forces) <= LOUD
+        scale_down(network, molecules)
+        assert 1e-2 < rms(predict(network, molecules.graph).forces) <= TOO_LARGE
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -47,14 +47,14 @@ def test_published_activations_are_left_as_they_are(model, molecules):
     torch.manual_seed(0)
     network = build(model)
     before = {name: weight.clone() for name, weight in network.state_dict().items()}
-    assert quiet(network, molecules) is None
+    assert scale_down(network, molecules) is None
     for name, weight in network.state_dict().items():
         assert torch.equal(weight, before[name])
 
 
 def test_it_is_said(molecules):
     torch.manual_seed(0)
-    said = quiet(build("gemnet-dt", activation="irelu"), molecules)
+    said = scale_down(build("gemnet-dt", activation="irelu"), molecules)
     assert said is not None
     assert "began with forces of nan times the labels and was scaled down" in said
 

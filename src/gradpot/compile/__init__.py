@@ -1,1 +1,1 @@
-"""Machine code: of the training step (`step`), and of a potential, in a file (`export`)."""
+"""Machine code for the training step (`step`) and for potentials in files (`export`, `package`)."""

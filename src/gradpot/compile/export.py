@@ -1,6 +1,6 @@
 """Compile a potential ahead of time: `Potential` → the file that `package` reads.
 
-The whole of "energy and its gradient" is traced with open sizes, exported, and compiled by
+"Energy and its gradient" is traced as a whole with open sizes, exported, and compiled by
 AOTInductor.
 """
 
@@ -27,16 +27,18 @@ from gradpot.nn.segment import sum_by
 from gradpot.potential.potential import Potential, predict
 from gradpot.process import write_bytes
 
-OPTIONS = {
+EXPORT_OPTIONS = {
     # sums over neighbors then need no locks
     "cpp.threads": 1,
-    # no instructions but those of `_machine`, so that the file runs wherever it is accepted
+    # only the instructions that `package.machine` names: the file runs wherever it is accepted
     "cpp.march": "",
     "cpp.enable_floating_point_contract_flag": "fast",
     # a graph's indices are right by construction: do not test them for every pair and column
     "assert_indirect_indexing": False,
 }
-# (numbers, pair_index, pair_vec, batch, cell) and, where the model looks at angles, triplets
+# the parts that this one cannot import (tests/test_imports.py): machine code is made from the rest
+NOT_COMPILED = {"train", "md", "testing", "cli"}
+# (numbers, pair_index, pair_vec, batch, cell) and, if the model looks at angles, triplets
 # -> energy, forces, stress
 Network = Callable[..., tuple[Tensor, ...]]
 
@@ -47,16 +49,19 @@ def compile_potential(
     """Compile a potential for the CPU into the file `path`, whole or not at all.
 
     Args:
-        dtype: of the network; None keeps that of the potential, which is not changed.
+        potential: is not changed.
+        dtype: of the network; None keeps that of the potential.
 
     Raises:
-        InputError: no C++ compiler.
+        InputError: there is no C++ compiler.
         RunError: the compiler failed.
-        Exception: whatever the tracer says of a model that cannot be traced, see `compile`.
+        Exception: from the tracer, if the model cannot be traced (`compile.step.trace`).
     """
+    from torch._inductor import aoti_compile_and_package
+    from torch._inductor.exc import InductorError
+
     if not has_compiler():
         raise InputError("compiling needs a C++ compiler: install g++, or name one in CXX")
-    path = Path(path)
     dtype = dtype or potential.dtype
     program = exported(potential, dtype)
     header = {
@@ -71,19 +76,29 @@ def compile_potential(
         "references": {str(z): e for z, e in sorted(potential.references.items())},
         "fingerprint": fingerprint(potential),
     }
+    options = available(EXPORT_OPTIONS)
+    options["aot_inductor.metadata"] = {"gradpot": json.dumps(header)}
+    options["post_grad_custom_post_pass"] = split_addmm
     with tempfile.TemporaryDirectory(prefix="gradpot-") as folder:
         finished = Path(folder) / f"potential{SUFFIX}"
-        _compile(program, finished, header)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                aoti_compile_and_package(
+                    program, package_path=str(finished), inductor_configs=options
+                )
+        except InductorError as error:
+            raise RunError(f"compiling failed: {error}") from error
         write_bytes(path, finished.read_bytes())
 
 
-def compiled(potential: Potential, dtype: torch.dtype) -> CompiledPotential:
-    """The potential as machine code, compiled now unless the cache has it.
+def compiled_potential(potential: Potential, dtype: torch.dtype) -> CompiledPotential:
+    """The potential as machine code; compiled now unless the cache has it.
 
     Raises:
         InputError, RunError: see `compile_potential`.
     """
-    cached = _cached(potential, dtype)
+    cached = cache_file(potential, dtype)
     if cached is None:
         with tempfile.TemporaryDirectory(prefix="gradpot-") as folder:
             path = Path(folder) / f"potential{SUFFIX}"
@@ -95,9 +110,11 @@ def compiled(potential: Potential, dtype: torch.dtype) -> CompiledPotential:
     return CompiledPotential(cached)
 
 
-def ready(potential: Potential, dtype: torch.dtype, beside: Path) -> CompiledPotential | None:
-    """The potential as machine code if that is here already: in the file `beside`, or cached."""
-    for path in (beside, _cached(potential, dtype)):
+def find_compiled(
+    potential: Potential, dtype: torch.dtype, beside: Path
+) -> CompiledPotential | None:
+    """The potential as machine code if there is some: in the file `beside`, or in the cache."""
+    for path in (beside, cache_file(potential, dtype)):
         if path is not None and fits(path, potential, dtype):
             return CompiledPotential(path)
     return None
@@ -107,7 +124,7 @@ def exported(potential: Potential, dtype: torch.dtype) -> torch.export.ExportedP
     """The potential as a program of tensors: open sizes, weights inside, radial filters tabulated.
 
     Raises:
-        Exception: whatever the tracer says of a model that cannot be traced, see `compile`.
+        Exception: from the tracer, if the model cannot be traced (`compile.step.trace`).
     """
     from torch.export import Dim, export
     from torch.fx.experimental.proxy_tensor import make_fx
@@ -115,15 +132,18 @@ def exported(potential: Potential, dtype: torch.dtype) -> torch.export.ExportedP
     potential = copy.deepcopy(potential).to("cpu", dtype).eval().requires_grad_(False)
     tabulate(potential)
     example = _example(potential, dtype)
-    # the gradient is part of the trace, which `export` alone cannot see
+    # `export` alone cannot see the gradient, which is part of the trace
     tracer = make_fx(_network(potential), tracing_mode="symbolic", _allow_non_fake_inputs=True)
     sizes = [{axis: Dim.DYNAMIC} for axis in (0, 1, 0, 0, 0, 1)]
     with torch.no_grad():
         return export(tracer(*example), example, dynamic_shapes=tuple(sizes[: len(example)]))
 
 
-def bias_apart(graph: fx.Graph) -> None:
-    """Add a bias where the next kernel reads the product; `addmm` would copy it first."""
+def split_addmm(graph: fx.Graph) -> None:
+    """Replace bias + product in one call by two: the kernel that reads the sum adds the bias.
+
+    `addmm` would copy the bias first.
+    """
     aten = torch.ops.aten
     for node in graph.find_nodes(op="call_function", target=aten.addmm.default):
         if node.kwargs:
@@ -138,8 +158,33 @@ def bias_apart(graph: fx.Graph) -> None:
         graph.erase_node(node)
 
 
+def cache_file(potential: Potential, dtype: torch.dtype) -> Path | None:
+    """Where the package of these weights, this code and this machine is cached.
+
+    None if the potential cannot be saved.
+    """
+    import pooch
+
+    weights = fingerprint(potential)
+    if weights is None:
+        return None
+    code = code_digest(Path(gradpot.__file__).parent)
+    made_from = [weights, str(dtype), package.machine(), code]
+    name = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:32]
+    return Path(pooch.os_cache("gradpot")) / "compiled" / f"{name}{SUFFIX}"
+
+
+def code_digest(home: Path) -> str:
+    """Of every source file in `home`, the folder of gradpot, that machine code may depend on."""
+    digest = hashlib.sha256()
+    for path in sorted(home.rglob("*.py")):
+        if path.relative_to(home).parts[0] not in NOT_COMPILED:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def _network(potential: Potential) -> Network:
-    """What is compiled: `Potential.forward`, of tensors."""
+    """`Potential.forward` as a function of tensors, which is what is compiled."""
     table, scale = potential.reference_table, potential.scale
 
     def network(numbers: Tensor, pair_index: Tensor, pair_vec: Tensor, *others: Tensor):
@@ -153,8 +198,9 @@ def _network(potential: Potential) -> Network:
 
 
 def _example(potential: Potential, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """Inputs to trace with, in sizes that nothing in the model has: equal ones would be one."""
+    """Inputs to trace with. No size occurs in the model: the tracer takes equal sizes for one."""
     taken = {size for tensor in potential.state_dict().values() for size in tensor.shape}
+    # 2n too: a graph has twice as many edges as pairs
     free = (n for n in range(5, 1000, 2) if not taken & {n, 2 * n})
     n_graphs, n_atoms, n_pairs, n_triplets = (next(free) for _ in range(4))
     center = torch.arange(n_pairs) % n_atoms
@@ -167,45 +213,3 @@ def _example(potential: Potential, dtype: torch.dtype) -> tuple[Tensor, ...]:
         torch.eye(3, dtype=dtype).expand(n_graphs, 3, 3).contiguous(),
     )
     return (*inputs, torch.stack([edge, edge + 1])) if potential.uses_triplets else inputs
-
-
-def _compile(program: torch.export.ExportedProgram, path: Path, header: dict) -> None:
-    from torch._inductor import aoti_compile_and_package
-    from torch._inductor.exc import InductorError
-
-    options = available(OPTIONS)
-    options["aot_inductor.metadata"] = {"gradpot": json.dumps(header)}
-    options["post_grad_custom_post_pass"] = bias_apart
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
-    except InductorError as error:
-        raise RunError(f"compiling failed: {error}") from error
-
-
-def _cached(potential: Potential, dtype: torch.dtype) -> Path | None:
-    """Where the package of these weights, this code and this machine is kept."""
-    import pooch
-
-    weights = fingerprint(potential)
-    if weights is None:
-        return None
-    digest = hashlib.sha256(json.dumps([weights, str(dtype), package.machine(), OPTIONS]).encode())
-    for source in _sources():
-        digest.update(source.read_bytes())
-    folder = Path(pooch.os_cache("gradpot")) / "compiled"
-    return folder / f"{digest.hexdigest()[:32]}{SUFFIX}"
-
-
-def _sources() -> list[Path]:
-    """The code that a package is made from."""
-    home = Path(gradpot.__file__).parent
-    parts = [
-        "graph/graph.py",
-        "potential/potential.py",
-        "compile/*.py",
-        "models/**/*.py",
-        "nn/*.py",
-    ]
-    return sorted(path for part in parts for path in home.glob(part))

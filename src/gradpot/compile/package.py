@@ -1,15 +1,13 @@
 """A potential compiled ahead of time: one `.pt2` file, the network in it as machine code.
 
-`export` makes such files. Loading one needs no compiler and no weights beside; it does need the
-same torch and the same kind of processor. The file holds code that is run: load only files you
-trust.
+`export` makes such files. A file needs neither a compiler nor the weights, but the same torch and
+the same kind of processor. It holds code that is run: load only files you trust.
 """
 
 import hashlib
 import json
 import platform
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 class CompiledNetwork(Model):
-    """What a package says of its network; the weights are in the machine code."""
+    """A package's description of its network; the weights are in the machine code."""
 
     def __init__(self, header: dict[str, Any]):
         super().__init__(header["cutoff"])
@@ -44,38 +42,39 @@ class CompiledPotential(Potential):
 
     Raises:
         FileNotFoundError: there is no such file.
-        InputError: it is damaged, not a package of gradpot, or made for another version of torch
-            or another kind of processor.
+        InputError: it is damaged, was not written by gradpot, or was made for another version of
+            torch or another kind of processor.
     """
 
     def __init__(self, path: str | Path):
+        from torch._inductor import aoti_load_package
+
         header = read_header(path)
         _check_header(header, path)
         references = {int(z): e for z, e in header["references"].items()}
         super().__init__(CompiledNetwork(header), references, header["scale"])
-        self.header, self._dtype = header, DTYPES[header["dtype"]]
-        self._run = _loaded(path)
+        self.header = header
+        try:
+            # the loader itself: its wrapper reads a description of the inputs at every call
+            self._run = aoti_load_package(str(path), run_single_threaded=True).loader.boxed_run
+        except RuntimeError as error:
+            raise InputError(f"{path} cannot be loaded: {error}") from None
 
     @property
     def dtype(self) -> torch.dtype:
-        """In which the network computes."""
-        return self._dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network computes."""
-        return torch.device("cpu")
+        """Of the network's arithmetic."""
+        return DTYPES[self.header["dtype"]]
 
     def forward(self, graph: Graph, stress: bool = True) -> Properties:
-        """Energy (float64) in eV, forces in eV/Å, stress in eV/Å³; NaN where not asked for."""
-        n_graphs, empty = graph.cell.shape[0], graph.cell.new_zeros(1, 3, 3)
+        """Energy (float64) in eV, forces in eV/Å, stress in eV/Å³ (NaN without `stress`)."""
         pairs = graph.pair_index.contiguous(), graph.pair_vec
-        cell = torch.cat([graph.cell, empty])
-        energy, forces, strain = self.run(graph.numbers, *pairs, graph.batch, cell, graph.triplets)
+        cell = torch.cat([graph.cell, graph.cell.new_zeros(1, 3, 3)])
+        raw = self.run(graph.numbers, *pairs, graph.batch, cell, graph.triplets)
+        # without the additional structure
         return Properties(
-            energy=energy[:n_graphs],
-            forces=forces,
-            stress=strain[:n_graphs] if stress else torch.full_like(graph.cell, torch.nan),
+            energy=raw.energy[:-1],
+            forces=raw.forces,
+            stress=raw.stress[:-1] if stress else torch.full_like(graph.cell, torch.nan),
         )
 
     def run(
@@ -87,12 +86,12 @@ class CompiledPotential(Potential):
         cell: Float[Tensor, "n_graphs 3 3"],
         triplets: Int[Tensor, "2 n_triplets"] | None = None,
     ) -> Properties:
-        """The same without a `Graph`, for callers that count microseconds.
+        """The same without a `Graph`, for callers to whom microseconds matter.
 
         Args:
             pair_index, pair_vec: as in `Graph`, contiguous, and finite.
-            cell: of the structures, and zeros for one more, to which no atom belongs.
-            triplets: as in `Graph`; found where they are needed and not given.
+            cell: of the structures, and zeros for one more structure, which has no atoms.
+            triplets: as in `Graph`; found here if they are needed and not given.
         """
         inputs = [numbers, pair_index, pair_vec, batch, cell]
         n_atoms = numbers.shape[0]
@@ -109,15 +108,15 @@ class CompiledPotential(Potential):
         return Properties(energy, forces[:n_atoms], stress)
 
     def __deepcopy__(self, _memo: dict) -> "CompiledPotential":
-        # nothing in it can be changed
+        # it cannot be changed
         return self
 
 
 def _padded(inputs: list[Tensor], number: int, cutoff: float) -> list[Tensor]:
-    """At least two atoms and two pairs: the compiler takes sizes 0 and 1 for constants.
+    """Add two atoms and two pairs: the compiler takes sizes 0 and 1 for constants.
 
-    What is added is two atoms beyond each other's reach and nobody else's neighbors; they are the
-    last structure.
+    The two atoms form the last structure. They have no other neighbors and are a cutoff apart, so
+    that nothing depends on them.
     """
     numbers, pair_index, pair_vec, batch, cell = inputs
     first = numbers.shape[0]
@@ -132,7 +131,11 @@ def _padded(inputs: list[Tensor], number: int, cutoff: float) -> list[Tensor]:
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
-    """What a package says about itself, without running anything of it."""
+    """A package's description of itself; none of its code is run.
+
+    Raises:
+        FileNotFoundError, InputError: see `CompiledPotential`.
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no such file: {path}")
     try:
@@ -150,7 +153,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
 
 
 def fits(path: Path, potential: Potential, dtype: torch.dtype) -> bool:
-    """Whether `path` is a package of these weights that this process can use."""
+    """Whether `path` is a package of this potential and precision that runs here."""
     try:
         header = read_header(path)
         _check_header(header, path)
@@ -161,7 +164,7 @@ def fits(path: Path, potential: Potential, dtype: torch.dtype) -> bool:
 
 
 def fingerprint(potential: Potential) -> str | None:
-    """Of all numbers that a potential consists of; None if it is not one that can be saved."""
+    """Hash of all numbers in a potential; None if it cannot be saved."""
     spec = potential.model.spec
     if spec is None:
         return None
@@ -176,18 +179,18 @@ def fingerprint(potential: Potential) -> str | None:
 def _check_header(header: dict, path: str | Path) -> None:
     if header["format"] > FORMAT:
         raise InputError(
-            f"{path} has format {header['format']}; this gradpot reads up to {FORMAT}, update it"
+            f"{path} has format {header['format']}, newer than {FORMAT}: update gradpot"
         )
     for what, here in machine().items():
         if header[what] != here:
             raise InputError(
                 f"{path} was compiled for {what} {header[what]}, and this is {what} {here}; "
-                "compile the potential again here"
+                "compile the potential again on this machine"
             )
 
 
 def machine() -> dict[str, str]:
-    """What machine code depends on."""
+    """Everything outside gradpot that machine code depends on."""
     return {
         "torch": torch.__version__.split("+")[0],
         "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
@@ -195,18 +198,8 @@ def machine() -> dict[str, str]:
     }
 
 
-def _loaded(path: str | Path) -> Callable[[list[Tensor]], list[Tensor]]:
-    from torch._inductor import aoti_load_package
-
-    try:
-        # the loader itself: its wrapper reads a description of the inputs at every call
-        return aoti_load_package(str(path), run_single_threaded=True).loader.boxed_run
-    except RuntimeError as error:
-        raise InputError(f"{path} cannot be loaded: {error}") from None
-
-
 def beside(path: str | Path) -> Path:
-    """Where the package of a potential's file is expected."""
+    """Where the package that belongs to a potential's file is expected."""
     return Path(path).with_suffix(SUFFIX)
 
 
@@ -214,7 +207,7 @@ def read_dtype(name: str | None) -> torch.dtype | None:
     """A precision by its name; None for None.
 
     Raises:
-        InputError: it is another one.
+        InputError: unknown name.
     """
     if name is not None and name not in DTYPES:
         raise unknown("dtype", name, DTYPES)

@@ -1,7 +1,7 @@
 """Compile the whole gradient step: energy, forces, loss and the gradient of the loss.
 
 `torch.compile` alone cannot differentiate twice. The step is therefore traced first, with both
-derivatives in it and every size left open, and the trace, which is plain tensor code, is then
+derivatives in it and every size left open. The trace is plain tensor code, which is then
 compiled. A compiled step and an eager one differ only in rounding.
 """
 
@@ -17,43 +17,50 @@ from torch import Tensor, nn
 from gradpot.graph.dataset import Batch, Dataset, batch
 from gradpot.graph.graph import Graph, Properties
 
-# (weights, batch) -> loss, and its gradient by the weights
+# (weights, batch) -> loss, and its gradient with respect to the weights
 Gradients = Callable[[Tensor, Batch], tuple[Tensor, Tensor]]
 
-OPTIONS: dict[str, Any] = {
+STEP_OPTIONS: dict[str, Any] = {
     # a graph's indices are right by construction: do not test them for every pair and column
     "assert_indirect_indexing": False,
-    # one library that needs no Python between its kernels, instead of sixty: compiled in two
-    # thirds of the time; what calls the kernels is not worth optimizing
+    # one library that needs no Python between its kernels, instead of sixty: compiles in two
+    # thirds of the time; the code that calls the kernels is not worth optimizing
     "cpp_wrapper": True,
     "cpp_wrapper_build_separate": True,
     "aot_inductor.compile_wrapper_opt_level": "O0",
 }
+# numbers of structures to try for an example
+EXAMPLE_SIZES = range(5, 200)
+# sizes in the code of models and graphs: axes, matrices, and what the compiler takes for constants
+FIXED_SIZES = {0, 1, 2, 3, 9}
 
 
-def compiled(function: Gradients, weights: Tensor, example: Batch) -> Gradients:
+def compile_step(function: Gradients, weights: Tensor, example: Batch) -> Gradients:
     """Trace `function` on an example and compile it for batches of every size.
 
     Args:
         example: see `example_batch`.
 
     Returns:
-        A function that gives the same as `function`, for batches of two structures, two atoms,
-        two pairs and, where the model looks at them, two triplets or more; smaller ones go to
-        `function` itself, because the compiler takes sizes 0 and 1 for constants.
+        A function with the results of `function`. Batches with fewer than two structures, atoms,
+        pairs or (if the model uses them) triplets go to `function` itself, because the compiler
+        takes sizes 0 and 1 for constants.
+
+    Raises:
+        Exception: from the tracer (see `trace`) or the compiler.
     """
     traced = trace(function, weights, example)
-    fast = torch.compile(traced, dynamic=True, fullgraph=True, options=available(OPTIONS))
+    fast = torch.compile(traced, dynamic=True, fullgraph=True, options=available(STEP_OPTIONS))
 
     @torch.no_grad()
-    def step(weights: Tensor, piece: Batch) -> tuple[Tensor, Tensor]:
-        if min(_sizes(piece.graph)) < 2:
-            return function(weights, piece)
+    def step(weights: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        if min(sizes(batch.graph)) < 2:
+            return function(weights, batch)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return fast(weights, *tensors(piece))
+            return fast(weights, *tensors(batch))
 
-    # the compiler too takes equal sizes for one: what it is shown first has none
+    # the compiler, too, takes equal sizes for one size: first show it a batch that has none
     step(weights, example)
     return step
 
@@ -64,35 +71,52 @@ def trace(
     """`function` as tensor operations with open sizes, of weights and a batch's tensors.
 
     Raises:
-        Exception: whatever the tracer says of a model that asks a tensor for its values, counts
-            with `len`, or branches on a size.
+        Exception: from the tracer, if a model asks a tensor for its values, counts with `len`,
+            or branches on a size.
     """
     from torch.fx.experimental.proxy_tensor import make_fx
 
+    n_labels = len(Properties._fields)
+
     def plain(weights: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
-        return function(weights, _batch(tensors))
+        graph, labels = Graph(*tensors[:-n_labels]), Properties(*tensors[-n_labels:])
+        return function(weights, Batch(graph, labels))
 
     tracer = make_fx(plain, tracing_mode="symbolic", _allow_non_fake_inputs=True)
     return tracer(weights, *tensors(example))
 
 
-def example_batch(data: Dataset, model: nn.Module) -> Batch:
-    """A batch whose sizes are all different, and different from those of the model's parameters.
+def tensors(batch: Batch) -> tuple[Tensor, ...]:
+    """All tensors of a batch, in the order of a traced step's arguments."""
+    return (*(tensor for tensor in batch.graph if tensor is not None), *batch.labels)
 
-    A traced size that happens to equal another one would be taken for it.
+
+def sizes(graph: Graph) -> list[int]:
+    """Numbers of structures, atoms, pairs and, if they are known, triplets."""
+    known = [graph.cell.shape[0], graph.numbers.shape[0], graph.pair_vec.shape[0]]
+    return known if graph.triplets is None else [*known, graph.triplets.shape[1]]
+
+
+def example_batch(data: Dataset, model: nn.Module) -> Batch:
+    """A batch whose sizes differ from each other and from those of the model's parameters.
+
+    The tracer would take two equal sizes for one.
+
+    Raises:
+        RuntimeError: there is none, as with isolated atoms only.
     """
-    taken = {size for p in model.parameters() for size in p.shape} | {0, 1, 2, 3, 9}
+    taken = FIXED_SIZES.union(*(p.shape for p in model.parameters()))
     n_frames = data.cell.shape[0]
-    for n_graphs in range(5, 200):
-        piece = batch(data, torch.arange(n_graphs) % n_frames)
-        sizes = [*_sizes(piece.graph), piece.graph.edge_vec.shape[0]]
-        if len(set(sizes)) == len(sizes) and not taken.intersection(sizes):
-            return piece
-    raise RuntimeError("no batch of distinct sizes among 200; are there only isolated atoms?")
+    for n_graphs in EXAMPLE_SIZES:
+        example = batch(data, torch.arange(n_graphs) % n_frames)
+        found = [*sizes(example.graph), example.graph.edge_vec.shape[0]]
+        if len(set(found)) == len(found) and not taken.intersection(found):
+            return example
+    raise RuntimeError("found no batch of distinct sizes; are there only isolated atoms?")
 
 
 def available(options: dict[str, Any]) -> dict[str, Any]:
-    """Those options of the compiler that this version of torch has."""
+    """The compiler options that this version of torch has."""
     from torch._inductor import config
 
     known = config.get_config_copy()
@@ -100,21 +124,5 @@ def available(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def has_compiler() -> bool:
-    """Whether the C++ compiler that the compiled step needs is here."""
+    """Whether there is a C++ compiler."""
     return shutil.which(os.environ.get("CXX", "g++")) is not None
-
-
-def _sizes(graph: Graph) -> list[int]:
-    """Numbers of structures, atoms, pairs and, where they are known, triplets."""
-    sizes = [graph.cell.shape[0], graph.numbers.shape[0], graph.pair_vec.shape[0]]
-    return sizes if graph.triplets is None else [*sizes, graph.triplets.shape[1]]
-
-
-def tensors(piece: Batch) -> tuple[Tensor, ...]:
-    """Everything of a batch, in the order in which a traced step takes it."""
-    return (*(tensor for tensor in piece.graph if tensor is not None), *piece.labels)
-
-
-def _batch(tensors: tuple[Tensor, ...]) -> Batch:
-    n = -len(Properties._fields)
-    return Batch(Graph(*tensors[:n]), Properties(*tensors[n:]))

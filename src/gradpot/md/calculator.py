@@ -197,9 +197,9 @@ def _own_potential(
     if compile is True and device.type != "cpu":
         raise InputError(f"compile=True is for the CPU; leave it out on device {device}")
     if compile is True:
-        return export.compiled(potential, dtype)
+        return export.compiled_potential(potential, dtype)
     if compile == "auto" and beside is not None and device.type == "cpu":
-        ready = export.ready(potential, dtype, beside)
+        ready = export.find_compiled(potential, dtype, beside)
         if ready is not None:
             return ready
     return potential.to(device=device, dtype=dtype).eval().requires_grad_(False)

@@ -1,7 +1,7 @@
 """Errors of predictions: functions of (`Properties`, `Properties`), in meV and meV/Å.
 
-EFwT, energy and forces within threshold, is the share of frames whose energy and all of whose
-force components are right (OC20, arXiv 2010.09990).
+EFwT (energy and forces within threshold) is the share of frames in which the energy and every force
+component are right (OC20, arXiv 2010.09990).
 """
 
 from typing import NamedTuple
@@ -19,7 +19,7 @@ class Within(NamedTuple):
     energy_eV: float = 0.02
     """of the whole structure"""
     forces_eV_A: float = 0.03
-    """of the largest error among the components of all forces of a frame"""
+    """of every force component of a frame"""
 
 
 WITHIN = Within()
@@ -31,7 +31,7 @@ def errors(
     n_atoms: Int[Tensor, "n_frames"],
     within: Within = WITHIN,
 ) -> dict[str, float | int | None]:
-    """Mean absolute and root mean square errors, and EFwT; None where there is no label.
+    """Mean absolute and root mean square errors, and EFwT; None without labels.
 
     Energies in meV (of the whole structure, and per atom), forces per component in meV/Å,
     stress per component in meV/Å³, EFwT between 0 and 1.
@@ -63,16 +63,16 @@ def efwt(
     n_atoms: Int[Tensor, "n_frames"],
     within: Within = WITHIN,
 ) -> float | None:
-    """Share of frames with |ΔE| and the largest |ΔF| of a component at most the thresholds.
+    """Share of frames in which |ΔE| and every |ΔF| component are at most the thresholds.
 
-    A frame counts if it has an energy label and all its force labels; None if no frame has them.
-    A prediction that is NaN is not within.
+    A frame counts if it has its energy label and all its force labels; None if no frame does. A
+    prediction of NaN exceeds any threshold.
     """
     n_frames = n_atoms.shape[0]
     frame = torch.arange(n_frames, device=n_atoms.device).repeat_interleave(n_atoms)
 
     def each(of_atoms: Tensor) -> Tensor:
-        """Whether it holds for every atom of a frame."""
+        """Whether a condition, [n_atoms, 3], holds in all of each frame."""
         false = (~of_atoms.all(dim=-1)).long()
         return frame.bincount(weights=false, minlength=n_frames) == 0
 
@@ -85,7 +85,7 @@ def efwt(
 
 
 def _residual(predicted: Tensor, label: Tensor) -> Float[Tensor, "n_known"]:
-    """In units of a thousandth, where there is a label. A prediction that is NaN stays."""
+    """In thousandths, for the entries that have a label. A prediction of NaN stays."""
     known = torch.isfinite(label)
     return 1e3 * (predicted.double()[known] - label.double()[known])
 

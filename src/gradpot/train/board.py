@@ -1,4 +1,4 @@
-"""TensorBoard, where it is installed: validations as scalars in `RUN/tensorboard`."""
+"""TensorBoard, if it is installed: validations as scalars in `RUN/tensorboard`."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,7 +8,7 @@ from gradpot.train.state import State
 
 
 def with_board(watch: Watch, out: Path) -> Watch:
-    """`watch`, and each validation's row written for TensorBoard if that is installed."""
+    """Call `watch` and, if TensorBoard is installed, write each validation's row for it."""
     if find_spec("tensorboard") is None:
         return watch
     from torch.utils.tensorboard import SummaryWriter

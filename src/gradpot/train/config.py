@@ -1,29 +1,46 @@
-"""What a training run is told: typed, validated; TOML or key=value in, JSON out."""
+"""The settings of a training run: typed, validated; TOML or key=value in, JSON out."""
 
 import json
 import tomllib
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from gradpot.errors import InputError
 
-# steps are the larger the more weights add up: wider networks diverge at smaller rates
-MUON_RATE, ADAM_RATE, RATE_WIDTH = 2.5e-3, 5e-3, 64
-# what torch and numpy can count
+# torch and numpy count in 32 bits in places
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 CountOrZero = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+def one_of(table: str) -> BeforeValidator:
+    """Accept the names in a dict of gradpot, written "module:DICT".
+
+    The dict is the only list of its names. Its module, which imports torch, is imported when a
+    name is checked; defaults are not checked.
+    """
+
+    def check(value: object) -> object:
+        known = tuple(resolve_name(f"gradpot.{table}"))
+        if value in known:
+            return value
+        names = f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
+        raise PydanticCustomError("unknown_name", "{names}", {"names": names})
+
+    return BeforeValidator(check)
 
 
 class Section(BaseModel):
     """A table of the configuration; unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
 
 class Data(Section):
-    """Where frames come from and how they are divided."""
+    """Where frames come from and how they are split."""
 
     file: str = "ethanol"
     energy_unit: str | None = None
@@ -40,9 +57,9 @@ class Data(Section):
 
 
 class Model(BaseModel):
-    """Name and arguments of a model; which arguments there are, the model's class says."""
+    """Name and arguments of a model; its class defines the arguments."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     name: str = "painn"
 
@@ -50,23 +67,23 @@ class Model(BaseModel):
 class Rescale(Section):
     """Atom references and the scale of the labels (`data.references`)."""
 
-    mode: Literal["none", "offset", "constant", "forces", "natural"] = "forces"
+    mode: Annotated[str, one_of("data.references:MODES")] = "forces"
     constant: float | None = Field(default=None, gt=0)
     references: str | dict[str, float] = "auto"
     """auto, none, least-squares, isolated (single atoms in the data), a file of isolated atoms,
-    or a table of atom energies in eV; auto is none for modes none and constant, else
-    least-squares"""
+    or a table of atom energies in eV; auto means none for the modes none and constant, and
+    least-squares for the others"""
 
 
 class Loss(Section):
-    """Weights of the residuals, in the units that `rescale` chose."""
+    """Weights of the residuals, in the units that `rescale` sets."""
 
     energy: float = Field(default=1.0, ge=0)
     """per atom"""
     forces: float = Field(default=1.0, ge=0)
     stress: float = Field(default=0.0, ge=0)
     """stress times volume per atom, an energy"""
-    penalty: Literal["l1", "l2", "huber"] = "huber"
+    penalty: Annotated[str, one_of("train.loss:PENALTIES")] = "huber"
     huber_delta: float = Field(default=0.01, gt=0)
 
     @model_validator(mode="after")
@@ -82,15 +99,14 @@ class Train(Section):
     epochs: Count | None = None
     max_minutes: float | None = Field(default=None, gt=0)
     max_cpu_minutes: float | None = Field(default=None, gt=0)
-    """minutes of processor time, which other programs on the machine do not use up"""
+    """minutes of processor time, which does not depend on other programs on the machine"""
     batch_size: Count = 5
-    optimizer: Literal["muon", "adam", "adamw"] = "muon"
-    """muon leaves what is no matrix to adamw"""
+    optimizer: Annotated[str, one_of("train.optimizers:OPTIMIZERS")] = "muon"
+    """muon uses adamw for vectors"""
     learning_rate: float | None = Field(default=None, gt=0)
-    """unless given, MUON_RATE, or for Adam the model's `adam_rate` or ADAM_RATE, and beyond
-    RATE_WIDTH less by the width of the model"""
+    """the highest; the default depends on optimizer and model (`plan.resolve`)"""
     weight_decay: float = Field(default=0.0, ge=0)
-    schedule: Literal["cosine", "plateau", "constant"] = "cosine"
+    schedule: Annotated[str, one_of("train.schedule:SCHEDULES")] = "cosine"
     warmup_steps: CountOrZero = 100
     plateau_patience: Count = 10
     plateau_factor: float = Field(default=0.5, gt=0, lt=1)
@@ -99,10 +115,10 @@ class Train(Section):
     early_stop: Count | None = None
     """validations without an improvement"""
     valid_every: Count | None = None
-    """epochs; unless given, so many that at least 200 steps lie between"""
+    """epochs; by default as many as 200 steps need"""
     save_every_s: float = Field(default=30.0, ge=0)
     compile: Literal["auto"] | bool = "auto"
-    dtype: Literal["float32", "float64"] = "float32"
+    dtype: Annotated[str, one_of("compile.package:DTYPES")] = "float32"
     threads: Count = 1
 
 
@@ -121,7 +137,7 @@ def config(tables: Any) -> Config:
     """Validate nested tables.
 
     Raises:
-        InputError: names the first wrong key, its value and what was expected.
+        InputError: names the first wrong key, its value and what is expected.
     """
     try:
         return Config.model_validate(tables)
@@ -139,7 +155,11 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 
 def read_json(path: str | Path) -> Config:
-    """The resolved configuration that a run keeps."""
+    """The configuration in a run's config.json.
+
+    Raises:
+        InputError: the file is damaged.
+    """
     from gradpot.models import saved_specification
 
     try:
@@ -163,13 +183,17 @@ def merge(tables: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 def override(tables: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
     """Put `key=value` texts into tables: "train.batch_size=32", "model.activation=irelu".
 
-    A value is read as TOML, and as a plain string where it is none.
+    A value is read as TOML, or as a plain string if it is not TOML.
     """
     for text in assignments:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise InputError(f"{text!r} is neither a file nor key=value, such as seed=1")
-        put(tables, key.strip(), _value(value.strip()))
+        try:
+            parsed = tomllib.loads(f"value = {value.strip()}")["value"]
+        except tomllib.TOMLDecodeError:
+            parsed = value.strip()
+        put(tables, key.strip(), parsed)
     return tables
 
 
@@ -183,40 +207,28 @@ def put(tables: dict[str, Any], dotted: str, value: Any) -> None:
     tables[last] = value
 
 
-def _value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
 def _explain(error: ValidationError) -> str:
+    """One line about the first error."""
     errors: list[Any] = error.errors()
     first = errors[0]
     if first["type"] == "extra_forbidden":
-        key, known = ".".join(map(str, first["loc"])), _section(first["loc"]).model_fields
-        return f"unknown key {key!r}; known: {', '.join(known)}"
+        section: Any = Config
+        for part in first["loc"][:-1]:
+            section = section.model_fields[part].annotation
+        key, known = ".".join(map(str, first["loc"])), ", ".join(section.model_fields)
+        return f"unknown key {key!r}; known: {known}"
     key = _key(first["loc"])
     if first["type"] == "value_error":
         return f"{key}: {first['ctx']['error']}"
-    # a value that may be of several kinds has an error for each
-    expected = " or ".join(_expected(e) for e in errors if _key(e["loc"]) == key)
+    # a union has an error for each of its members
+    expected = " or ".join(
+        "a table" if e["type"] == "model_type" else e["msg"].removeprefix("Input should be ")
+        for e in errors
+        if _key(e["loc"]) == key
+    )
     return f"{key or 'the configuration'} is {first['input']!r} but must be {expected}"
 
 
-def _expected(error: dict[str, Any]) -> str:
-    if error["type"] == "model_type":
-        return "a table"
-    return error["msg"].removeprefix("Input should be ")
-
-
 def _key(location: tuple) -> str:
-    """The dotted key of an error, without the members of a union that pydantic adds."""
+    """The dotted key of an error, without the union members that pydantic appends."""
     return ".".join(location[:2])
-
-
-def _section(location: tuple) -> type[BaseModel]:
-    section: Any = Config
-    for part in location[:-1]:
-        section = section.model_fields[part].annotation
-    return section

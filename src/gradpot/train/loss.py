@@ -23,13 +23,27 @@ class Weights(NamedTuple):
     stress: float
 
 
+def l1(x: Tensor, _delta: float) -> Tensor:
+    """|x|."""
+    return x.abs()
+
+
+def l2(x: Tensor, _delta: float) -> Tensor:
+    """x²."""
+    return x.square()
+
+
+def huber(x: Tensor, delta: float) -> Tensor:
+    """x²/2δ below δ, |x| − δ/2 above."""
+    return torch.where(x.abs() < delta, x.square() / (2 * delta), x.abs() - delta / 2)
+
+
+PENALTIES: dict[str, Callable[[Tensor, float], Tensor]] = {"l1": l1, "l2": l2, "huber": huber}
+
+
 def penalty(name: str, delta: float) -> Penalty:
-    """l1, l2 or huber (quadratic below `delta`, linear above, slope 1)."""
-    if name == "l1":
-        return torch.abs
-    if name == "l2":
-        return torch.square
-    return lambda x: torch.where(x.abs() < delta, x.square() / (2 * delta), x.abs() - delta / 2)
+    """A function of `PENALTIES` with its δ, in the units of the residuals."""
+    return lambda x: PENALTIES[name](x, delta)
 
 
 def rescaled(batch: Batch, scale: float) -> Batch:
@@ -43,7 +57,7 @@ def weighted(
     """Weighted mean penalty of a batch.
 
     Args:
-        raw: what the network says, in its own unit of energy and Å.
+        raw: the network's predictions, in its own unit of energy and Å.
         batch: labels in these units (`rescaled`).
         length: Å; forces are compared in the unit of energy over this length.
     """
@@ -54,14 +68,14 @@ def weighted(
     total = weights.energy * _mean(energy, labels.energy, penalty)
     total = total + weights.forces * _mean(forces, labels.forces, penalty)
     if weights.stress:
-        size = (volume(graph.cell) * per_atom)[:, None, None]
-        stress = (raw.stress - labels.stress) * size
+        volume_per_atom = (volume(graph.cell) * per_atom)[:, None, None]
+        stress = (raw.stress - labels.stress) * volume_per_atom
         total = total + weights.stress * _mean(stress, labels.stress, penalty)
     return total
 
 
 def _mean(residual: Tensor, label: Tensor, penalty: Penalty) -> Tensor:
-    """Over the entries that have a label; 0 where none has. A wild prediction is not hidden."""
+    """Over the entries that have a label; 0 if none has. A prediction of NaN gives NaN."""
     known = ~label.isnan()
     cost = penalty(torch.where(known, residual, 0.0))
     return cost.sum() / known.sum().clamp(min=1)

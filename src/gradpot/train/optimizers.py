@@ -1,59 +1,67 @@
-"""What moves the weights: Adam, AdamW, or Muon.
+"""What changes the weights: Adam, AdamW, or Muon.
 
 Muon (Jordan et al., 2024; scaled as in Liu et al., arXiv 2502.16982) moves a matrix along its
-momentum with all singular values set to one: along all directions alike, not mostly along the few
-that the gradient is made of. What is no matrix is left to AdamW.
+momentum with all singular values set to one: equally far in all directions, instead of mostly
+in the few that dominate the gradient. Vectors use AdamW with the same learning rate.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradpot.train.config import Train
 from gradpot.train.weights import Slot, stacks
 
-# a step of Newton and Schulz is x ← a x + (b xxᵀ + c (xxᵀ)²) x; five bring singular values between
-# 0.003 and 1 to between 0.7 and 1.2
+# each for a part of the weights; learning rates are set before every step
+Optimizers = list[torch.optim.Optimizer]
+# (all weights with their gradient, their layout, weight decay) -> optimizers
+Make = Callable[[Tensor, Sequence[Slot], float], Optimizers]
+
+# a Newton-Schulz step is x ← a x + (b xxᵀ + c (xxᵀ)²) x; five steps bring singular values between
+# 0.003 and 1 to between 0.7 and 1.2 (Jordan et al.)
 QUINTIC = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS = 5
+# of Jordan et al.
 MOMENTUM = 0.95
-# a momentum decays to no less, an entry of a matrix of norm 1 is no less: powers of smaller numbers
-# would be denormal, and products of matrices thirty times slower
+# momenta and entries of normalized matrices below these are set to zero: their powers would be
+# denormal, which makes matrix products thirty times slower
 LOWEST_MOMENTUM, LOWEST_ENTRY = 1e-30, 1e-9
-# root mean square of the entries of an update, times the learning rate: about that of Adam's
+# rms of an update's entries per learning rate: about that of Adam (Liu et al.)
 UPDATE_SIZE = 0.2
 
 
-def optimizers(
-    weights: Tensor, slots: Sequence[Slot], config: Train
-) -> list[torch.optim.Optimizer]:
-    """Each for a part of all weights, of which and of `weights.grad` it has views.
+def adam(weights: Tensor, _slots: Sequence[Slot], weight_decay: float) -> Optimizers:
+    """Adam; the decay is added to the gradient."""
+    return [torch.optim.Adam([weights], fused=True, weight_decay=weight_decay)]
 
-    Learning rates are set before every step.
-    """
-    settings: dict[str, Any] = {"weight_decay": config.weight_decay}
-    if config.optimizer != "muon":
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
-        return [kind([weights], fused=True, **settings)]
+
+def adamw(weights: Tensor, _slots: Sequence[Slot], weight_decay: float) -> Optimizers:
+    """Adam with decoupled weight decay."""
+    return [torch.optim.AdamW([weights], fused=True, weight_decay=weight_decay)]
+
+
+def muon(weights: Tensor, slots: Sequence[Slot], weight_decay: float) -> Optimizers:
+    """Muon for the matrices, AdamW for the rest, on views of `weights` and of `weights.grad`."""
     assert weights.grad is not None
-    others, matrices = stacks(weights, slots)
-    slopes = stacks(weights.grad, slots)
-    others.grad = slopes[0]
-    for stack, slope in zip(matrices, slopes[1], strict=True):
-        stack.grad = slope
-    adam = torch.optim.AdamW([others], fused=True, **settings)
-    return [adam, Muon(matrices, **settings)] if matrices else [adam]
+    vectors, matrices = stacks(weights, slots)
+    vectors.grad, gradients = stacks(weights.grad, slots)
+    for stack, gradient in zip(matrices, gradients, strict=True):
+        stack.grad = gradient
+    rest = adamw(vectors, slots, weight_decay)
+    return [*rest, Muon(matrices, weight_decay)] if matrices else rest
+
+
+OPTIMIZERS: dict[str, Make] = {"muon": muon, "adam": adam, "adamw": adamw}
+# learning rates of networks up to a width of 64, measured; the others use the model's `adam_rate`
+DEFAULT_RATES = {"muon": 2.5e-3}
 
 
 class Muon(torch.optim.Optimizer):
     """Orthogonalized Nesterov momentum, for stacks of matrices [n, n_rows, n_columns].
 
     Args:
-        weight_decay: what is taken off the weights in each step, as a share of them and of the
-            learning rate.
+        weight_decay: share of the weights that a step removes, per learning rate.
     """
 
     def __init__(self, matrices: Sequence[Tensor], weight_decay: float = 0.0):
@@ -77,11 +85,11 @@ class Muon(torch.optim.Optimizer):
 def orthogonal(
     x: Float[Tensor, "n n_rows n_columns"],
 ) -> Float[Tensor, "n n_rows n_columns"]:
-    """Each matrix with singular values near 1 and its own singular vectors; zero stays zero."""
+    """Set singular values to about 1 and keep singular vectors; a zero matrix stays zero."""
     if x.shape[-2] > x.shape[-1]:
         return orthogonal(x.mT).mT
     a, b, c = QUINTIC
-    # by the largest entry first: squares of small ones are zero, and so would be the norm
+    # divide by the largest entry first: squares of small entries underflow, and so does the norm
     x = x / x.abs().amax((1, 2), keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
     x = x / x.flatten(1).norm(dim=1).clamp(min=1.0)[:, None, None]
     x = x * (x.abs() > LOWEST_ENTRY)

@@ -1,4 +1,4 @@
-"""How a network begins: with forces of about the size of the labels."""
+"""How a network starts: with forces about as large as the labels."""
 
 from torch import nn
 
@@ -6,34 +6,34 @@ from gradpot.graph.dataset import Batch
 from gradpot.nn.initialize import bound_moments
 from gradpot.potential.potential import predict
 
-# rms of forces, in the unit of the labels: beyond which a network is scaled down, and to which
-LOUD, QUIET = 50.0, 5.0
+# rms of forces in the unit of the labels: above which a network is scaled down, and to which.
+# Networks of this package start far below the first, except with quadratic activations.
+TOO_LARGE, SMALL_ENOUGH = 50.0, 5.0
+# root second moments of the layers' outputs, tried in this order
 LIMITS = (1.0, 0.8, 0.6, 0.5, 0.4, 0.3, 0.2)
 
 
-def quiet(model: nn.Module, piece: Batch) -> str | None:
-    """Scale a network down whose forces on these structures are far larger than any label.
+def scale_down(model: nn.Module, batch: Batch) -> str | None:
+    """Scale a network down, in place, if its forces on a batch far exceed any label.
 
-    Layer by layer (`nn.mlp.bound_moments`), to smaller and smaller second moments until they are
-    not. Networks of this package begin far below LOUD with all activations but those that square:
-    with IReLU, GemNet's and DimeNet++'s forces on molecules are not finite.
+    Layer by layer (`nn.initialize.bound_moments`), to smaller and smaller second moments until
+    the forces are small enough. With IReLU, the forces of GemNet and DimeNet++ on molecules are
+    not even finite before.
 
     Returns:
-        What was done, in words; nothing where nothing was.
+        A notice of what was done; None if nothing was.
     """
-    first = _force(model, piece)
-    if first <= LOUD:  # not so for NaN
+
+    def rms_force() -> float:
+        return predict(model, batch.graph, stress=False).forces.square().mean().sqrt().item()
+
+    if (first := rms_force()) <= TOO_LARGE:  # false for NaN
         return None
     for limit in LIMITS:
-        bound_moments(model, piece.graph, limit=limit)
-        if (force := _force(model, piece)) <= QUIET:
+        bound_moments(model, batch.graph, limit=limit)
+        if (force := rms_force()) <= SMALL_ENOUGH:
             break
     return (
         f"the network began with forces of {first:.2g} times the labels and was scaled down, layer "
         f"by layer, to {force:.2g} times"
     )
-
-
-def _force(model: nn.Module, piece: Batch) -> float:
-    """Root mean square of a component."""
-    return predict(model, piece.graph, stress=False).forces.square().mean().sqrt().item()

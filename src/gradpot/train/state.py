@@ -1,34 +1,21 @@
 """Everything that training changes, in one object that is saved and restored whole.
 
-Nothing else carries over from step to step: the order of the frames follows from the seed and
-the epoch, so a run that is killed and resumed ends with the same bits as one that was not.
+Nothing else carries over from step to step: the seed and the epoch determine the order of the
+frames. A run that was killed and resumed therefore ends with the same bits as one that was not.
 """
 
 from copy import deepcopy
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradpot.errors import InputError
+from gradpot.models.base import Model
 from gradpot.potential.checkpoint import read_tensors, write_tensors
-from gradpot.train.config import Train
-from gradpot.train.optimizers import optimizers
+from gradpot.train.optimizers import OPTIMIZERS
 from gradpot.train.weights import flatten, layout
 
-COUNTERS = {
-    "step": 0,  # gradient steps done
-    "epoch": 0,  # epochs done
-    "position": 0,  # batches done of the epoch under way
-    "loss_sum": 0.0,  # over the steps since the last validation
-    "loss_steps": 0,
-    "best": float("inf"),  # lowest validation score
-    "since_best": 0,  # validations since then
-    "plateau": 1.0,  # what the plateau schedule has left of the learning rate
-    "since_plateau": 0,
-    "wall_s": 0.0,
-    "cpu_s": 0.0,
-}
 # 4: several optimizers
 FORMAT = 4
 
@@ -36,35 +23,40 @@ FORMAT = 4
 class State:
     """Weights, their moving average, the optimizers and the counters of a run.
 
+    Args:
+        model: its parameters become views of `weights`.
+        optimizer: a name of `OPTIMIZERS`.
+        weight_decay: share of the weights that a step removes, per learning rate.
+
     Attributes:
-        model: what is trained.
-        average: the same network with exponentially averaged weights; validated and kept. It is in
-            evaluation mode, the model in training mode.
+        model: what is trained, in training mode.
+        average: the same network with exponentially averaged weights, in evaluation mode. This is
+            the network that is validated and kept.
         weights, averages: all parameters of the two, end to end. The networks' parameters are
             views of them, so that a step of Adam is one pass over one tensor.
-        optimizers: each for a part of the weights, see `optimizers.optimizers`.
-        step, epoch, ...: see `COUNTERS`.
+        optimizers: each for a part of the weights, see `optimizers`.
+        compile_cpu_s: part of `cpu_s`, of this process alone.
     """
 
-    step: int
-    epoch: int
-    position: int
-    loss_sum: float
-    loss_steps: int
-    best: float
-    since_best: int
-    plateau: float
-    since_plateau: int
-    wall_s: float
-    cpu_s: float
+    # counters, saved and restored by these names
+    step: int = 0  # gradient steps done
+    epoch: int = 0  # epochs done
+    position: int = 0  # batches done in the current epoch
+    loss_sum: float = 0.0  # over the steps since the last validation
+    loss_steps: int = 0
+    best: float = float("inf")  # lowest validation score
+    since_best: int = 0  # validations since then
+    plateau: float = 1.0  # factor of the learning rate in the plateau schedule
+    since_plateau: int = 0  # validations since it fell, or since the best
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
 
-    def __init__(self, model: nn.Module, config: Train):
-        self.model = model.train()
-        self.average = deepcopy(model).requires_grad_(False).eval()
+    def __init__(self, model: Model, optimizer: str, weight_decay: float = 0.0):
+        self.model: Model = model.train()
+        self.average: Model = deepcopy(model).requires_grad_(False).eval()
         self.weights, self.averages = flatten(model), flatten(self.average)
         self.weights.grad = torch.zeros_like(self.weights)
-        self.optimizers = optimizers(self.weights, layout(model), config)
-        vars(self).update(COUNTERS)
+        self.optimizers = OPTIMIZERS[optimizer](self.weights, layout(model), weight_decay)
         self.compile_cpu_s = 0.0
 
     def count(self, loss: float, batches_per_epoch: int) -> None:
@@ -76,9 +68,20 @@ class State:
         self.loss_sum += loss
         self.loss_steps += 1
 
-    def counters(self) -> dict[str, float | int]:
-        """The numbers of `COUNTERS` as they stand."""
-        return {name: getattr(self, name) for name in COUNTERS}
+    def count_validation(self, score: float, patience: int, factor: float) -> bool:
+        """Note a validation `score` (lower is better); return whether it is the best so far.
+
+        After `patience` validations without an improvement, `plateau` falls by `factor`.
+        """
+        better = score < self.best
+        self.since_best = 0 if better else self.since_best + 1
+        self.since_plateau = 0 if better else self.since_plateau + 1
+        if better:
+            self.best = score
+        elif self.since_plateau >= patience:
+            self.plateau *= factor
+            self.since_plateau = 0
+        return better
 
     def save(self, path: Path) -> None:
         """Write everything to one safetensors file, all or nothing."""
@@ -87,10 +90,11 @@ class State:
         for n, optimizer in enumerate(self.optimizers):
             for i, moments in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{n}.{i}.{k}": v for k, v in moments.items()}
-        write_tensors(path, tensors, {"format": FORMAT, "counters": self.counters()})
+        counters = {name: getattr(self, name) for name in State.__annotations__}
+        write_tensors(path, tensors, {"format": FORMAT, "counters": counters})
 
     def restore(self, path: Path) -> None:
-        """Take everything from a file that `save` wrote for the same model and optimizer.
+        """Read everything from a file that `save` wrote for the same model and optimizer.
 
         Raises:
             InputError: the file belongs to another model.
@@ -98,7 +102,7 @@ class State:
         tensors, header = read_tensors(path)
         if header["format"] != FORMAT:
             raise InputError(
-                f"{path} was written by another version of gradpot, as format "
+                f"{path} was written by another version of gradpot: its format is "
                 f"{header['format']}, not {FORMAT}; begin a new run"
             )
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}

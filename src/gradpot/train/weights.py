@@ -1,7 +1,8 @@
 """All weights of a network end to end in one tensor, in an order that optimizers can use.
 
-A pass over one tensor costs less than one over a hundred: clipping, averaging, Adam. Matrices of
-one shape are a stack, which one batched product of matrices turns (`optimizers.orthogonal`).
+Clipping, averaging and Adam then need one pass over one tensor, which is faster than one over a
+hundred. Matrices of one shape form a stack, which one batched matrix product can orthogonalize
+(`optimizers.orthogonal`).
 """
 
 from collections.abc import Sequence
@@ -22,42 +23,45 @@ class Slot(NamedTuple):
 
 
 def layout(model: nn.Module) -> list[Slot]:
-    """Where each parameter lies: those that are no matrices first, matrices of one shape together.
+    """Where each parameter lies: first the vectors, then the matrices, grouped by shape.
 
-    A matrix is what has two axes or more, the last two of them longer than 1; an embedding is a
-    list of vectors and none.
+    A matrix has at least two axes, and the last two are longer than 1. An embedding counts as a
+    list of vectors.
     """
     lists = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     slots = [
         Slot(name, p.shape, p.dim() > 1 and min(p.shape[-2:]) > 1 and id(p) not in lists)
         for name, p in model.named_parameters()
     ]
-    return sorted(slots, key=lambda slot: (slot.is_matrix, _kind(slot)))
+    return sorted(slots, key=lambda slot: (slot.is_matrix, _matrix_shape(slot)))
 
 
 @torch.no_grad()
 def flatten(model: nn.Module) -> Float[Tensor, "n_weights"]:
-    """Lay the parameters of a model end to end in one tensor, of which they become views."""
+    """Join the parameters of a model in one tensor; the parameters become views of it."""
     parameters, slots = dict(model.named_parameters()), layout(model)
     weights = torch.cat([parameters[slot.name].reshape(-1) for slot in slots])
-    for name, piece in by_name(weights, slots).items():
-        parameters[name].data = piece
+    for name, view in by_name(weights, slots).items():
+        parameters[name].data = view
     return weights
 
 
 def by_name(flat: Float[Tensor, "n_weights"], slots: Sequence[Slot]) -> dict[str, Tensor]:
-    """Views of all weights, or of their gradient: each parameter."""
+    """Views of all weights, or of their gradient: one for each parameter."""
     parts = flat.split([slot.shape.numel() for slot in slots])
     return {slot.name: part.view(slot.shape) for slot, part in zip(slots, parts, strict=True)}
 
 
 def stacks(flat: Float[Tensor, "n_weights"], slots: Sequence[Slot]) -> tuple[Tensor, list[Tensor]]:
-    """Views too: all that is no matrix, [n]; the matrices of each shape, [n, n_rows, n_columns]."""
-    sizes = {kind: sum(s.shape.numel() for s in group) for kind, group in groupby(slots, _kind)}
-    n_others = sizes.pop((), 0)
-    others, *matrices = flat.split([n_others, *sizes.values()])
-    return others, [part.view(-1, *kind) for part, kind in zip(matrices, sizes, strict=True)]
+    """Views of the vectors, [n], and of the matrices of each shape, [n, n_rows, n_columns]."""
+    sizes = {
+        shape: sum(slot.shape.numel() for slot in group)
+        for shape, group in groupby(slots, _matrix_shape)
+    }
+    n_vectors = sizes.pop((), 0)
+    vectors, *matrices = flat.split([n_vectors, *sizes.values()])
+    return vectors, [part.view(-1, *shape) for part, shape in zip(matrices, sizes, strict=True)]
 
 
-def _kind(slot: Slot) -> tuple[int, ...]:
+def _matrix_shape(slot: Slot) -> tuple[int, ...]:
     return tuple(slot.shape[-2:]) if slot.is_matrix else ()

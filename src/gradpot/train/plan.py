@@ -1,0 +1,117 @@
+"""What a run does: a configuration with every open choice made."""
+
+from math import ceil, inf
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gradpot.data.references import Rescaling
+from gradpot.data.split import Split
+from gradpot.errors import InputError
+from gradpot.graph.dataset import Dataset
+from gradpot.models.base import Model
+from gradpot.train.config import Config
+from gradpot.train.optimizers import DEFAULT_RATES
+from gradpot.train.schedule import SCHEDULES
+from gradpot.train.state import State
+
+# if the settings give neither epochs nor minutes
+DEFAULT_EPOCHS = 200
+# a validation of a few hundred frames then takes less time than the steps before it
+STEPS_BETWEEN_VALIDATIONS = 200
+# a layer's output sums the steps of all its inputs: wider networks diverge at the default rates
+RATE_WIDTH = 64
+# compiling takes about a minute and then saves two thirds of every step
+COMPILE_FROM_S, COMPILE_FROM_STEPS = 150.0, 8_000
+
+
+class Plan(NamedTuple):
+    """A configuration without holes. A limit that nobody set is infinite."""
+
+    config: Config
+    """as `config.json` keeps it, with the choices below filled in"""
+    batches_per_epoch: int
+    """the last batch of an epoch may be smaller"""
+    n_steps: float
+    """gradient steps in all epochs"""
+    max_wall_s: float
+    max_cpu_s: float
+    early_stop: float
+    """validations without an improvement"""
+    learning_rate: float
+    """highest value of the schedule"""
+    valid_every: int
+    """epochs"""
+    compile: bool
+
+
+class Task(NamedTuple):
+    """A plan and what it works on."""
+
+    plan: Plan
+    data: Dataset
+    """energies without references"""
+    parts: Split
+    rescaling: Rescaling
+    out: Path
+    """run folder: `model.safetensors`, `state.safetensors` and `metrics.jsonl` go there"""
+
+
+def resolve(settings: Config, n_train: int, model: Model) -> Plan:
+    """Choose whatever the settings leave open.
+
+    Args:
+        n_train: frames in an epoch.
+        model: built from `settings.model`; its `spec` has every argument.
+
+    Raises:
+        InputError: settings contradict each other or the model.
+    """
+    train, spec = settings.train, model.spec or {}
+    if settings.loss.stress and model.direct:
+        raise InputError("a model with direct forces has no stress; set loss.stress=0")
+    batches_per_epoch = ceil(n_train / train.batch_size)
+    max_wall_s, max_cpu_s = (
+        60 * m if m else inf for m in (train.max_minutes, train.max_cpu_minutes)
+    )
+    max_s, epochs = min(max_wall_s, max_cpu_s), train.epochs
+    if epochs is None and max_s == inf:
+        epochs = DEFAULT_EPOCHS
+    n_steps = epochs * batches_per_epoch if epochs else inf
+    rate = train.learning_rate
+    if rate is None:
+        rate = DEFAULT_RATES.get(train.optimizer, model.adam_rate)
+        # models of other packages may have no width
+        rate *= min(1.0, RATE_WIDTH / spec.get("width", RATE_WIDTH))
+    if rate * train.weight_decay >= 1:
+        raise InputError(
+            f"train.weight_decay is {train.weight_decay:g}, but times the learning rate {rate:g} "
+            "it must be below 1: each step removes that share of the weights"
+        )
+    compile = train.compile
+    if compile == "auto":
+        long = n_steps >= COMPILE_FROM_STEPS if max_s == inf else max_s >= COMPILE_FROM_S
+        compile = long and not model.slow_to_compile
+    valid_every = train.valid_every or ceil(STEPS_BETWEEN_VALIDATIONS / batches_per_epoch)
+    chosen: Any = {"learning_rate": rate, "valid_every": valid_every, "compile": compile}
+    filled = train.model_copy(update={"epochs": epochs, **chosen})
+    config = settings.model_copy(update={"model": type(settings.model)(**spec), "train": filled})
+    limits = (batches_per_epoch, n_steps, max_wall_s, max_cpu_s, train.early_stop or inf)
+    return Plan(config, *limits, **chosen)
+
+
+def progress(plan: Plan, state: State) -> float:
+    """Share of the run that is done, 0 to 1: by steps or by time, whichever is further.
+
+    With a time limit the learning rate follows the clock, so that it has come down when the time
+    is up on any machine. Two such runs do not end with the same bits.
+    """
+    by_steps = state.step / plan.n_steps
+    by_time = max(state.wall_s / plan.max_wall_s, state.cpu_s / plan.max_cpu_s)
+    return min(1.0, max(by_steps, by_time))
+
+
+def learning_rate(plan: Plan, state: State, done: float) -> float:
+    """Rate of the coming step, at `done` (0 to 1) of the run."""
+    train = plan.config.train
+    warmup = min(1.0, (state.step + 1) / max(1, train.warmup_steps))
+    return plan.learning_rate * warmup * SCHEDULES[train.schedule](state, done)
