@@ -113,7 +113,14 @@ def rotated(some: Batch, rotations: Float[Tensor, "n_graphs 3 3"]) -> Batch:
 
 
 def random_rotations(n: int, seed: Sequence[int]) -> Float[Tensor, "n 3 3"]:
-    """Uniformly distributed rotation matrices; the same seed gives the same ones."""
+    """Uniformly distributed rotation matrices; the same seed gives the same ones.
+
+    A quaternion of four normal numbers has a uniformly distributed direction (Shoemake, 1992).
+
+    Args:
+        n: number of matrices.
+        seed: several numbers, such as that of the run, the epoch and the step.
+    """
     four = np.random.default_rng(seed).normal(size=(n, 4))
     return torch.from_numpy(Rotation.from_quat(four).as_matrix())
 
@@ -158,6 +165,7 @@ def _molecule_pairs(frames: Frames, index: np.ndarray, cutoff: float):
 
 
 def _cell_pairs(frames: Frames, i: int, cutoff: float):
+    """Pairs of one frame, periodic or large, by a cell list."""
     part = slice(*frames.first[i : i + 2])
     edge_index, shifts = neighbor_list(
         frames.positions[part], frames.cell[i], frames.pbc[i], cutoff

@@ -89,7 +89,11 @@ def join(graphs: Sequence[Graph]) -> Graph:
 
 
 def with_triplets(graph: Graph) -> Graph:
-    """The same graph with its triplets."""
+    """The same graph with its triplets, which are found unless the graph has them.
+
+    Models that use angles call it first, so that graphs without triplets work too; data sets and
+    the calculator find triplets once and reuse them.
+    """
     if graph.triplets is not None:
         return graph
     return graph._replace(triplets=find_triplets(graph.edge_index[0], graph.numbers.shape[0]))

@@ -99,7 +99,14 @@ def specification(name: str, **arguments: object) -> dict[str, Any]:
 
 
 def saved_specification(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """A specification as a file has it, with the arguments that it could not name yet."""
+    """A specification from a file, completed by arguments that did not exist when it was written.
+
+    Args:
+        spec: name and arguments, as `build` stores them in `.spec`.
+
+    Returns:
+        A specification for `build` that gives the same network as before.
+    """
     return {**IMPLIED.get(spec.get("name", ""), {}), **spec}
 
 

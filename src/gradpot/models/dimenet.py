@@ -107,7 +107,12 @@ class DimeNetPlusPlus(Model):
 
 
 def passes(graph: Graph) -> tuple[Int[Tensor, "n_passes"], Int[Tensor, "n_passes"]]:
-    """Edges of the messages k → j and j → i of every triplet, in one direction and the other."""
+    """Edges of the messages k → j and j → i of every triplet, in one direction and the other.
+
+    Returns:
+        The edge of the first message, which changes the second, and the edge of the second. Both
+        edges of a triplet have center j, so j → i is the reverse of one of them.
+    """
     a, b = graph.triplets.unbind(0)  # type: ignore[union-attr]
     n_pairs = graph.pair_vec.shape[0]
     onward = torch.cat([a, b])
@@ -144,7 +149,12 @@ def angular_basis(
 def sum_messages(
     m: Float[Tensor, "n_edges width"], radial: Float[Tensor, "n_pairs width"], graph: Graph
 ) -> Float[Tensor, "n_atoms width"]:
-    """Sum of the filtered messages that arrive at each atom."""
+    """Sum of the filtered messages that arrive at each atom.
+
+    Args:
+        m: message of each edge, from its neighbor to its center.
+        radial: filter of each pair, the same in both directions.
+    """
     forth, back = (m.unflatten(0, (2, radial.shape[0])) * radial).unbind(0)
     return sum_pairs(forth, back, graph.pair_index, graph.numbers.shape[0])
 

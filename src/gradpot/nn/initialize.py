@@ -23,12 +23,19 @@ def branch_scale(n_layers: int) -> float:
     Together the branches add half of the first layer's second moment q, whatever their number.
     IReLU squares its input, so a branch adds q²: without the ½, dq/dl = q²/n from q = 1 diverges
     at the last layer.
+
+    Args:
+        n_layers: number of residual branches, one after the other.
     """
     return (2 * n_layers) ** -0.5
 
 
 def linear(n_in: int, n_out: int, gain: float = 1.0, bias: bool = True) -> nn.Linear:
-    """A linear layer with weights of variance 2·gain²/(n_in + n_out) and a bias of zero."""
+    """A linear layer with weights of variance 2·gain²/(n_in + n_out) and a bias of zero.
+
+    Args:
+        gain: 1, or that of the activation in front of the layer (`activations.gain`).
+    """
     layer = nn.Linear(n_in, n_out, bias=bias)
     nn.init.xavier_normal_(layer.weight, gain)
     if bias:

@@ -51,12 +51,18 @@ IRELU = Primitive(lambda x: half_square(torch.relu(x)), torch.relu)
 
 
 def irelu(x: Tensor) -> Tensor:
-    """Integrated ReLU, φ(x) = ½·max(0, x)²; φ′ = ReLU, φ″ = step (arXiv 2310.01649)."""
+    """Integrated ReLU, φ(x) = ½·max(0, x)² (arXiv 2310.01649, section 3).
+
+    φ′ = ReLU and φ″ is a step: forces are continuous and have kinks, force constants jump where
+    an input crosses 0. φ‴ vanishes everywhere else.
+    """
     return Integral.apply(x, IRELU)  # type: ignore[return-value]
 
 
 def leaky_irelu(gamma: float = 0.1) -> Callable[[Tensor], Tensor]:
     """φ(x) = ½x² for x > 0, ½γx² below; φ′ = leaky ReLU (arXiv 2310.01649).
+
+    φ″ jumps from γ to 1 at 0, less than IReLU's, and no unit is dead.
 
     Raises:
         InputError: γ is not in 0 ≤ γ < 1; at γ = 1, φ would be a parabola.

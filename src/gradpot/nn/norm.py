@@ -56,7 +56,14 @@ NORMS: dict[str, type[nn.Module]] = {"none": NoNorm, "batch": BatchNorm}
 
 
 def moments(parts: Sequence[Float[Tensor, "_ width"]]) -> Moments:
-    """Mean and (biased) variance of each column over the rows of all parts."""
+    """Mean and (biased) variance of each column over the rows of all parts.
+
+    Args:
+        parts: blocks of rows that are never concatenated, to save the copy.
+
+    Returns:
+        Both of shape [width]. Differentiable, as training needs them.
+    """
     n_rows = sum(part.shape[0] for part in parts)
     mean = torch.stack([part.sum(0) for part in parts]).sum(0) / n_rows
     squares = torch.stack([(part - mean).square().sum(0) for part in parts])

@@ -62,12 +62,23 @@ class BesselBasis(nn.Module):
 
 
 def cosine_cutoff(r: Float[Tensor, "n"], cutoff: float) -> Float[Tensor, "n"]:
-    """Fall from 1 at r = 0 to 0 at the cutoff, with zero derivative there; 0 beyond."""
+    """½(1 + cos(πr/r_c)): from 1 at r = 0 to 0 at the cutoff; 0 beyond.
+
+    Its first derivative vanishes at the cutoff and its second jumps there. An energy that it
+    multiplies is only C¹ where a pair crosses the cutoff, unless the other factor vanishes too, as
+    Bessel functions do.
+
+    Args:
+        r: Å.
+        cutoff: Å.
+    """
     return 0.5 * (torch.cos(r.clamp(max=cutoff) * (pi / cutoff)) + 1.0)
 
 
 def envelope(r: Float[Tensor, "n"], cutoff: float) -> Float[Tensor, "n 1"]:
-    """1 − 10x³ + 15x⁴ − 6x⁵ with x = r/cutoff: two derivatives vanish at both ends.
+    """1 − 10x³ + 15x⁴ − 6x⁵ with x = r/cutoff, from 1 to 0; 0 beyond the cutoff.
+
+    Its first two derivatives vanish at both ends, so energies that it multiplies stay C².
 
     `polynomial_cutoff` with p = 3, as a matrix product, because many columns share the factor of
     a pair: see `bspline`.
@@ -114,7 +125,13 @@ def bspline(
 def interpolate(
     weights: Float[Tensor, "n 4"], row: Int[Tensor, "n"], table: Float[Tensor, "n_rows n_out"]
 ) -> Float[Tensor, "n n_out"]:
-    """Cubic splines with a table of control points: each value uses four of its rows."""
+    """Cubic splines with a table of control points: each value uses four of its rows.
+
+    Args:
+        weights: of these four rows, from `bspline`.
+        row: the first of them.
+        table: control points, one column for each function.
+    """
     terms = [weights[:, a, None] * table.index_select(0, row + a) for a in range(4)]
     return terms[0] + terms[1] + terms[2] + terms[3]
 
@@ -160,7 +177,12 @@ class SplineFilters(MLPFilters):
         return [[interpolate(weights, row, table) for table in tables] for tables in self.tables()]
 
     def tables(self) -> list[Sequence[Tensor]]:
-        """Control points of every filter, followed by four rows of zeros."""
+        """Control points of every filter, followed by four rows of zeros.
+
+        Returns:
+            For each layer its filters, [n_control + 4, width]. The zeros take the splines and two
+            of their derivatives to 0 at the cutoff.
+        """
         outputs = [
             network(self.basis(self.grid)) * cosine_cutoff(self.grid.abs(), self.cutoff)[:, None]
             for network in self.networks

@@ -82,7 +82,12 @@ def load(
 
 
 def notes(path: str | Path) -> dict:
-    """The notes that `save` was given."""
+    """The notes that `save` was given; of a training run, its settings and validation errors.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: the file is damaged, or gradpot did not write it.
+    """
     return read_tensors(path)[1].get("notes", {})
 
 

@@ -65,7 +65,14 @@ def predict(
 def virial_stress(
     virial: Float[Tensor, "n_graphs 3 3"], cell: Float[Tensor, "n_graphs 3 3"]
 ) -> Float[Tensor, "n_graphs 3 3"]:
-    """Symmetric virial per volume; NaN where there is no cell."""
+    """Stress in eV/Å³: the symmetric part of the virial per volume; NaN where there is no cell.
+
+    The antisymmetric part is a torque, which vanishes for a model that is invariant.
+
+    Args:
+        virial: Σ r_ij ⊗ ∂E/∂r_ij in eV, positive under tension.
+        cell: Å, rows are lattice vectors; zeros for a molecule.
+    """
     size = volume(cell)[:, None, None]
     periodic = size > 0
     symmetric = 0.5 * (virial + virial.transpose(1, 2))
@@ -136,7 +143,11 @@ class Potential(nn.Module):
         return next((p.device for p in self.model.parameters()), torch.device("cpu"))
 
     def forward(self, graph: Graph, stress: bool = True) -> Properties:
-        """Energy (float64) in eV, forces in eV/Å, stress in eV/Å³, detached from the weights."""
+        """Energy in eV, forces in eV/Å and stress in eV/Å³, detached from the weights.
+
+        The energy is float64 whatever the type of the weights. The stress is NaN without
+        `stress`, for structures without a cell, and for models with direct forces.
+        """
         raw = predict(self.model, graph, stress=stress)
         reference = self.reference_energy(graph.numbers, graph.batch, graph.cell.shape[0])
         return Properties(
@@ -148,7 +159,13 @@ class Potential(nn.Module):
     def reference_energy(
         self, numbers: Int[Tensor, "n_atoms"], batch: Int[Tensor, "n_atoms"], n_graphs: int
     ) -> Float[Tensor, "n_graphs"]:
-        """Σ reference(Z) of each structure in eV, float64."""
+        """Σ reference(Z) of each structure in eV, float64; NaN for an element without one.
+
+        Args:
+            numbers: atomic numbers.
+            batch: structure of each atom.
+            n_graphs: number of structures.
+        """
         table = self.reference_table.to(numbers.device)
         return sum_by(table.index_select(0, numbers), batch, n_graphs)
 

@@ -137,7 +137,10 @@ def passes(graph: Graph) -> tuple[Int[Tensor, "n_passes"], Int[Tensor, "n_passes
 def angles(
     edge_vec: Float[Tensor, "n_edges 3"], kj: Int[Tensor, "n_passes"], ji: Int[Tensor, "n_passes"]
 ) -> Float[Tensor, "n_passes"]:
-    """Angle between r_j − r_k and r_i − r_j, 0 for a straight path."""
+    """Angle between r_j − r_k and r_i − r_j, 0 for a straight path.
+
+    PyG's basis uses its cosine only, so the energy is smooth where three atoms are in line.
+    """
     a, b = edge_vec.index_select(0, kj), edge_vec.index_select(0, ji)
     # the small constant keeps the second derivative finite where three atoms are in line
     sine = (torch.linalg.cross(a, b).square().sum(-1) + 1e-12).sqrt()
