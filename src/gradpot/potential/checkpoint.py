@@ -15,9 +15,9 @@ from gradpot.process import write_bytes
 # 2: SchNet's weights do not contain the factors of its filters and branches
 FORMAT = 2
 NOT_SMOOTH = (
-    "the energy of this model has a cone at sites of high symmetry (it was made with "
-    "vector_norm=published, the only choice before there was another): phonons and elastic "
-    "constants from it are wrong there; train again to have them right"
+    "the energy of this model has a cone at sites of high symmetry, because it takes the norm of "
+    "vector features as PaiNN was published: phonons and elastic constants from it are wrong; "
+    "train a PaiNN with model.vector_norm=smooth, the default, for these"
 )
 
 
