@@ -9,7 +9,7 @@ import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 
-# two worker processes on two cores: more threads only fight
+# two worker processes share two cores: more threads would only compete
 torch.set_num_threads(1)
 
 DATA = Path(os.environ.get("GRADPOT_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -17,7 +17,7 @@ DATA = Path(os.environ.get("GRADPOT_TEST_DATA", Path(__file__).parents[2] / "sha
 
 @pytest.fixture(scope="session")
 def data() -> Path:
-    """Folder with real data sets; they are not part of the project."""
+    """Folder with real data sets, which are not part of the project."""
     if not DATA.is_dir():
         pytest.skip(f"no test data in {DATA}; set GRADPOT_TEST_DATA")
     return DATA

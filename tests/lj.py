@@ -1,4 +1,4 @@
-"""Lennard-Jones as one more model: its energy, forces and stress are known from elsewhere."""
+"""Lennard-Jones as one more model: ASE gives its energy, forces and stress."""
 
 import torch
 from jaxtyping import Float
@@ -10,11 +10,11 @@ from gradpot.nn.segment import sum_by
 
 
 class LennardJones(Model):
-    """Half the smoothed pair energy to each atom, as `ase.calculators.lj` with `smooth=True`.
+    """Each atom gets half of the smoothed pair energy, as in `ase.calculators.lj`, `smooth=True`.
 
     Args:
-        epsilon: depth in eV.
-        sigma: Å.
+        epsilon: well depth in eV.
+        sigma: distance of zero energy in Å.
         cutoff: Å; 3 sigma if None.
     """
 

@@ -1,4 +1,4 @@
-"""The contract of `gradpot.testing`, for every model in every form and for a model from outside."""
+"""The contract of `gradpot.testing`, for every variant of our models and for a user's model."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_models(check, variant):
 
 
 class Morse(Model):
-    """A model as a user would write it: pair energies, one weight for each pair of elements."""
+    """A model as a user would write it: pair energies with one depth per element."""
 
     def __init__(self, cutoff: float):
         super().__init__(cutoff)
@@ -52,7 +52,7 @@ class Morse(Model):
 
 
 class Cone(Morse):
-    """An error of the kind that PaiNN as published has: the norm of a vector feature."""
+    """A model with the fault of the published PaiNN: the norm of a vector feature."""
 
     def forward(self, graph: Graph) -> Float[Tensor, "n_atoms"]:
         center = graph.edge_index[0]
@@ -62,14 +62,14 @@ class Cone(Morse):
 
 
 class Leak(Morse):
-    """An error of another kind: atoms see the whole batch."""
+    """A model with another fault: each atom sees the whole batch."""
 
     def forward(self, graph: Graph) -> Float[Tensor, "n_atoms"]:
         energy = super().forward(graph)
         return energy * (1.0 + energy.mean())
 
 
-def test_a_model_of_ones_own_passes():
+def test_a_users_model_passes():
     torch.manual_seed(0)
     skipped = check_model(Morse(CUTOFF).double())
     assert skipped.keys() == {"saved_and_loaded"}
@@ -79,7 +79,7 @@ def test_a_model_of_ones_own_passes():
     ("model", "check"),
     [(Cone, "force_constants_are_continuous"), (Leak, "batch_equals_single")],
 )
-def test_errors_are_found(model, check):
+def test_faulty_models_fail(model, check):
     torch.manual_seed(0)
     with pytest.raises(AssertionError) as caught:
         check_model(model(CUTOFF).double())
@@ -87,7 +87,7 @@ def test_errors_are_found(model, check):
 
 
 def test_the_published_norm_of_painn_is_a_cone():
-    """The fault stays visible, so that nobody brings it back."""
+    """Keeps the fault visible, so that nobody brings it back."""
     torch.manual_seed(0)
     published = build("painn", cutoff=CUTOFF, width=8, n_layers=2, vector_norm="published").double()
     assert not published.smooth
@@ -96,11 +96,11 @@ def test_the_published_norm_of_painn_is_a_cone():
 
 
 SMOOTH = ("silu", "ssp", "softplus", "gelu", "tanh", "mish", "ielu", "tent")
-# second derivatives that jump: force constants do where an input of the activation crosses zero
+# second derivatives that jump: so do force constants where an input of the activation crosses 0
 KINKED = ("irelu", "leaky_irelu", "capped_irelu", "irelu_spline", "squared_relu", "elu")
 
 
-def test_every_activation_is_smooth_or_known_not_to_be():
+def test_every_activation_is_listed_as_smooth_or_not():
     assert {*SMOOTH, *KINKED, "relu"} == {*ACTIVATIONS, *FAMILIES}
 
 
@@ -115,7 +115,7 @@ def test_smooth_activations(name, activation):
 @pytest.mark.parametrize("activation", KINKED)
 @pytest.mark.parametrize("name", ["painn", "schnet"])
 def test_kinks_change_force_constants_by_a_few_percent(name, activation):
-    """Within 1e-3 Å of symmetric sites, relative to the stiffest of them."""
+    """Within 1e-3 Å of symmetric sites, relative to the largest force constant."""
     torch.manual_seed(0)
     sizes = {"width": 16, "n_layers": 2, "activation": activation}
     model = build(name, cutoff=CUTOFF, **sizes).double()

@@ -1,4 +1,4 @@
-"""The pages state keys and defaults as the code has them, and quote only what was measured."""
+"""The pages agree with the code on keys and defaults, and quote only measured numbers."""
 
 import inspect
 import re
@@ -19,7 +19,7 @@ UNSET = "—"
 
 
 def table(heading: str) -> list[list[str]]:
-    """Rows of all tables whose first column has this heading, as cells without backticks."""
+    """Rows of all tables whose first column has this heading; cells come without backticks."""
     rows, inside = [], False
     for line in TRAINING.splitlines():
         inside = line.startswith("|") and (inside or line.startswith(f"| {heading} |"))
@@ -37,25 +37,25 @@ def defaults() -> dict[str, object]:
 
 
 def value_of(key: str, text: str) -> object:
-    """The value that the code reads from `key=text`, with the text of the table."""
+    """The value that the code reads from `key=text`."""
     tables = config(override({}, [f"{key}={text}"])).model_dump()
     section, _, name = key.rpartition(".")
     return (tables[section] if section else tables)[name]
 
 
-def test_every_key_has_its_row():
+def test_every_key_has_a_row():
     said = {row[0] for row in table("key")}
     assert said == defaults().keys() - {"model.name"}
     assert "`model.name` (default `painn`)" in TRAINING
 
 
 @pytest.mark.parametrize(("key", "default"), [row[:2] for row in table("key")])
-def test_defaults_are_those_of_the_code(key, default):
+def test_defaults_match_the_code(key, default):
     assert (None if default == UNSET else value_of(key, default)) == defaults()[key]
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_arguments_of_models(name):
+def test_model_arguments_match_the_code(name):
     heading = next(line for line in TRAINING.splitlines() if line.startswith("| argument |"))
     column = [cell.strip(" `") for cell in heading.split("|")[1:-1]].index(name)
     said = {row[0].removeprefix("model."): row[column] for row in table("argument")}
@@ -65,12 +65,12 @@ def test_arguments_of_models(name):
     }
 
 
-def test_modes_and_files():
+def test_modes_and_files_match_the_code():
     assert tuple(row[0] for row in table("mode")) == tuple(MODES)
     assert {row[0] for row in table("file")} == {*FILES, "tensorboard/"}
 
 
-def test_the_citation_has_the_version():
+def test_the_citation_has_the_current_version():
     assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
@@ -81,10 +81,10 @@ def test_the_example_is_valid():
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/activations.md", "docs/speed.md"])
-def test_figures_stand_in_the_measurements(page):
-    """Every figure in a table of errors or times, to its last digit."""
+def test_quoted_numbers_were_measured(page):
+    """Every number in a table of errors or times, to the last digit."""
     measured = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.md"))
     rows = [line for line in (ROOT / page).read_text().splitlines() if line.startswith("| ")]
-    figures = {n for row in rows for n in re.findall(r"(?<![\d.])\d+\.\d\d?(?![\d.])", row)}
-    assert figures
-    assert {n for n in figures if not re.search(rf"(?<![\d.]){n}(?![\d.])", measured)} == set()
+    numbers = {n for row in rows for n in re.findall(r"(?<![\d.])\d+\.\d\d?(?![\d.])", row)}
+    assert numbers
+    assert {n for n in numbers if not re.search(rf"(?<![\d.]){n}(?![\d.])", measured)} == set()

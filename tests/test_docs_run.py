@@ -1,4 +1,4 @@
-"""The Python of the documentation runs, its commands parse, its links and listing are right."""
+"""The documentation's Python runs, its commands parse, its links and listing are right."""
 
 import re
 import shlex
@@ -22,13 +22,13 @@ FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """The fenced blocks in a language, except those marked no-run."""
+    """The fenced blocks of a language, except those marked no-run."""
     found = FENCE.findall(page.read_text())
     return [text for name, rest, text in found if name == language and "no-run" not in rest]
 
 
 def calls() -> list[tuple[str, str]]:
-    """The page and the text of every line in a shell block that calls gradpot."""
+    """Every shell line that calls gradpot, with the name of its page."""
     return [
         (page.name, line)
         for page in (*PAGES, ROOT / "README.md")
@@ -40,7 +40,7 @@ def calls() -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory) -> Path:
-    """A folder with a model.safetensors whose forces are too weak to tear a molecule apart."""
+    """A folder with a model.safetensors whose forces are too weak to break a molecule."""
     torch.manual_seed(0)
     out = tmp_path_factory.mktemp("docs")
     network = gradpot.build("painn", width=16, n_layers=1)
@@ -51,7 +51,7 @@ def run_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def silicon_folder(data, tmp_path_factory) -> Path:
-    """A run folder of silicon by the command of docs/materials.md, on few cells and for seconds."""
+    """A run folder of silicon, made by the command of docs/materials.md in seconds on few cells."""
     out = tmp_path_factory.mktemp("silicon") / "RUN"
     [(_, line)] = [call for call in calls() if call[0] == "materials.md" and "train" in call[1]]
     words = line.replace("silicon.npz", str(data / "mlearn_si" / "si_test25.npz")).split()
@@ -64,7 +64,7 @@ def silicon_folder(data, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_python_runs(page, request, tmp_path, monkeypatch, capsys):
-    """All blocks of a page in order, as a reader would type them."""
+    """Run all blocks of a page in order, as a reader would type them."""
     code = blocks(page, "python")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(gradpot.models, "MODELS", dict(gradpot.models.MODELS))
@@ -86,7 +86,7 @@ def test_commands_parse(page, line):
     while hasattr(command, "commands"):
         assert words[0] in command.commands, f"{page}: no command {words[0]} in {line!r}"
         command = command.commands[words.pop(0)]
-    # raises the error that a user would see: unknown option, missing argument, wrong type
+    # raises what a user would see: unknown option, missing argument, wrong type
     context = command.make_context("gradpot", words)
     if command.name == "train":
         keys = [word for word in context.params["settings"] or [] if "=" in word]
@@ -107,7 +107,7 @@ def test_layout_lists_every_file():
         assert re.search(rf"\b{path.name}\b", listing), f"{path.name} is not in docs/layout.md"
         assert path.parent == source or f"{path.parent.name}/" in listing
     for name in re.findall(r"\w+\.py", listing):
-        assert list(source.rglob(name)), f"docs/layout.md lists {name}, which is not there"
+        assert list(source.rglob(name)), f"docs/layout.md lists {name}, which does not exist"
 
 
 @pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))
@@ -123,6 +123,6 @@ def test_links_lead_somewhere(page):
 
 
 def anchors(page: Path) -> set[str]:
-    """The names that GitHub gives to the headings of a page."""
+    """The anchors that GitHub makes from the headings of a page."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -1,4 +1,4 @@
-"""Neighbor lists, edge vectors, images and volumes, against ASE's."""
+"""Neighbor lists, edge vectors, minimum images and volumes, compared with ASE."""
 
 import numpy as np
 import pytest
@@ -23,23 +23,23 @@ from gradpot.geometry import (
 
 
 def pairs(atoms: Atoms, cutoff: float) -> np.ndarray:
-    """Rows i, j, shift, in one order."""
+    """Sorted rows of i, j, shift."""
     edge_index, shifts = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)
-    return in_order(np.column_stack([edge_index.T, shifts]))
+    return sorted_rows(np.column_stack([edge_index.T, shifts]))
 
 
 def pairs_of_ase(atoms: Atoms, cutoff: float) -> np.ndarray:
     i, j, shifts = ase_neighbor_list("ijS", atoms, cutoff)
-    return in_order(np.column_stack([i, j, shifts]))
+    return sorted_rows(np.column_stack([i, j, shifts]))
 
 
-def in_order(rows: np.ndarray) -> np.ndarray:
+def sorted_rows(rows: np.ndarray) -> np.ndarray:
     return rows[np.lexsort(rows.T[::-1])]
 
 
 @st.composite
 def structures(draw) -> tuple[Atoms, float]:
-    """Triclinic cells with any periodic axes, atoms in and out of the cell, and a cutoff."""
+    """Triclinic cells, any axes periodic, atoms inside and outside the cell; and a cutoff."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     n_atoms = draw(st.integers(1, 12))
     pbc = draw(st.tuples(st.booleans(), st.booleans(), st.booleans()))
@@ -54,10 +54,10 @@ def structures(draw) -> tuple[Atoms, float]:
 
 @settings(max_examples=150, deadline=None)
 @given(structures())
-def test_pairs_are_those_of_ase(case):
+def test_pairs_equal_ase(case):
     atoms, cutoff = case
     distances = ase_neighbor_list("d", atoms, cutoff + 1e-6)
-    # a pair exactly at the cutoff may fall on either side
+    # a pair exactly at the cutoff may or may not be listed
     assume(not (np.abs(distances - cutoff) < 1e-6).any())
     expected = pairs_of_ase(atoms, cutoff)
     np.testing.assert_array_equal(pairs(atoms, cutoff), expected)
@@ -68,7 +68,7 @@ def test_pairs_are_those_of_ase(case):
 def test_every_pair_has_its_reverse(case):
     atoms, cutoff = case
     forward = pairs(atoms, cutoff)
-    backward = in_order(np.column_stack([forward[:, [1, 0]], -forward[:, 2:]]))
+    backward = sorted_rows(np.column_stack([forward[:, [1, 0]], -forward[:, 2:]]))
     np.testing.assert_array_equal(forward, backward)
 
 
@@ -92,14 +92,14 @@ def test_cutoff_larger_than_the_cell_sees_the_same_atom_many_times():
     atoms = Atoms("H", cell=np.eye(3), pbc=True)
     edge_index, shifts = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, 1.5)
     assert (edge_index == 0).all()
-    # 6 images at distance 1, 12 at the root of 2; itself is not among them
+    # 6 images at distance 1 and 12 at √2; the atom itself is not listed
     assert shifts.shape == (18, 3)
     assert np.abs(shifts).sum(1).min() == 1
 
 
 @pytest.mark.parametrize("pbc", [False, True])
 @pytest.mark.parametrize("n_atoms", [0, 1, 2])
-def test_nobody_in_range(n_atoms, pbc):
+def test_no_neighbors_in_range(n_atoms, pbc):
     positions = np.arange(3.0 * n_atoms).reshape(-1, 3) * 5
     periodic = np.array([pbc] * 3)
     edge_index, shifts = neighbor_list(positions, 50.0 * np.eye(3), periodic, 5.0)
@@ -108,7 +108,7 @@ def test_nobody_in_range(n_atoms, pbc):
     assert edge_index.dtype == shifts.dtype == np.int64
 
 
-def test_the_second_half_is_the_first_reversed_and_inputs_stay():
+def test_the_second_half_is_the_first_reversed_and_inputs_are_unchanged():
     rng = np.random.default_rng(3)
     positions, cell, pbc = rng.uniform(-5, 9, (20, 3)), 4.0 * np.eye(3), np.ones(3, dtype=bool)
     before = positions.copy(), cell.copy(), pbc.copy()
@@ -125,17 +125,17 @@ def test_the_second_half_is_the_first_reversed_and_inputs_stay():
 
 @settings(max_examples=30, deadline=None)
 @given(structures())
-def test_edge_vectors_are_those_of_ase(case):
+def test_edge_vectors_equal_ase(case):
     atoms, cutoff = case
     edge_index, shifts = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)
     vectors = edge_vectors(atoms.positions, atoms.cell.array, edge_index, shifts)
-    rows = in_order(np.column_stack([edge_index.T, shifts, vectors]))
+    rows = sorted_rows(np.column_stack([edge_index.T, shifts, vectors]))
     i, j, images, expected = ase_neighbor_list("ijSD", atoms, cutoff)
     assume(rows.shape[0] == i.shape[0])
-    assert_allclose(rows[:, 5:], in_order(np.column_stack([i, j, images, expected]))[:, 5:])
+    assert_allclose(rows[:, 5:], sorted_rows(np.column_stack([i, j, images, expected]))[:, 5:])
 
 
-def test_edge_vectors_of_many_frames_use_the_cell_of_each():
+def test_edge_vectors_use_the_cell_of_their_own_frame():
     rng = np.random.default_rng(0)
     positions, cells = rng.uniform(0, 4, (7, 3)), 4 * np.eye(3) + rng.uniform(0, 1, (2, 3, 3))
     pbc, first = np.ones(3, dtype=bool), [0, 3, 7]
@@ -153,7 +153,7 @@ def test_edge_vectors_of_many_frames_use_the_cell_of_each():
 
 
 @pytest.mark.parametrize("pbc", [(True, True, True), (True, False, True), (False, False, False)])
-def test_minimum_image_is_that_of_ase(pbc):
+def test_minimum_image_equals_ase(pbc):
     rng = np.random.default_rng(1)
     periodic = np.array(pbc)
     cell = (8 * np.eye(3) + rng.uniform(-1, 1, (3, 3))) * periodic[:, None]
@@ -165,12 +165,12 @@ def test_minimum_image_is_that_of_ase(pbc):
     assert_allclose(found.reshape(-1, 3), expected, atol=1e-12)
 
 
-def test_volumes_of_cells_left_handed_or_incomplete():
+def test_volumes_of_left_handed_and_incomplete_cells():
     cells = np.stack([np.diag([2.0, 3, 4]), np.diag([-2.0, 3, 4]), np.diag([2.0, 3, 0])])
     assert_allclose(volume(cells), [24, 24, 0])
     assert_allclose(volume(cells[0]), 24)
 
 
-def test_all_elements_have_a_row():
+def test_n_elements_covers_the_periodic_table():
     assert len(chemical_symbols) == N_ELEMENTS == MAX_Z + 1
     assert chemical_symbols[MAX_Z] == "Og"

@@ -21,7 +21,7 @@ MODELS = json.loads((GOLDEN / "expected.json").read_text())
 @pytest.mark.parametrize("name", MODELS)
 def test_models_give_the_same_energies_and_forces(name):
     with warnings.catch_warnings():
-        # of PaiNN's cone, which is tested below
+        # the warning of PaiNN's cone is tested below
         warnings.simplefilter("ignore")
         calculator = gradpot.Calculator(GOLDEN / name, dtype="float64")
     atoms = ethanol()
@@ -31,7 +31,7 @@ def test_models_give_the_same_energies_and_forces(name):
     np.testing.assert_allclose(atoms.get_forces(), expected["forces"], rtol=0, atol=1e-8)
 
 
-def test_an_old_painn_is_loaded_with_its_cone_and_says_so():
+def test_an_old_painn_keeps_its_cone_and_warns():
     with pytest.warns(UserWarning, match="cone at sites of high symmetry"):
         potential = gradpot.load(GOLDEN / "painn.safetensors")
     assert not potential.model.smooth
@@ -40,7 +40,7 @@ def test_an_old_painn_is_loaded_with_its_cone_and_says_so():
 
 @pytest.mark.filterwarnings("ignore:the energy of this model has a cone")
 @pytest.mark.parametrize("name", ["run-muon", "run-adam"])
-def test_a_run_goes_on_where_it_was(name, tmp_path):
+def test_a_run_resumes_where_it_stopped(name, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(GOLDEN / name, run)
     expected = json.loads((run / "expected.json").read_text())

@@ -1,4 +1,4 @@
-"""Imports point one way, public names resolve, and heavy libraries are imported late."""
+"""Imports go one way, public names resolve, and heavy libraries are imported late."""
 
 import ast
 import subprocess
@@ -10,7 +10,7 @@ import gradpot
 
 SOURCE = Path(gradpot.__file__).parent
 
-# each part imports only what stands before it
+# each part imports only from the parts before it
 ORDER = (
     *("errors", "units", "process", "geometry", "data", "graph", "report", "nn", "models"),
     *("potential", "compile", "train", "md", "testing", "cli"),
@@ -33,7 +33,7 @@ def modules(path: Path) -> set[str]:
     return {name.removeprefix("gradpot.") for name in names if name.startswith("gradpot.")}
 
 
-def test_imports_point_one_way():
+def test_imports_go_one_way():
     wrong = []
     for path in SOURCE.rglob("*.py"):
         part = path.relative_to(SOURCE).parts[0].removesuffix(".py")
@@ -44,20 +44,20 @@ def test_imports_point_one_way():
     assert wrong == []
 
 
-def test_files_do_not_import_in_circles():
-    """Within a part as well: modules, not only parts, have an order."""
+def test_files_have_no_circular_imports():
+    """Modules have an order too, not only the parts."""
     files = {path: modules(path) for path in SOURCE.rglob("*.py") if path.name != "__init__.py"}
     names = {".".join(path.relative_to(SOURCE).with_suffix("").parts): path for path in files}
     below = {name: files[path] & names.keys() for name, path in names.items()}
     list(TopologicalSorter(below).static_order())  # raises CycleError
 
 
-def test_public_names():
+def test_public_names_resolve():
     for name in gradpot.__all__:
         assert getattr(gradpot, name)
 
 
-def test_help_does_not_wait_for_torch():
+def test_help_imports_no_heavy_library():
     code = (
         "import sys, gradpot.cli.commands; "
         "print(sorted({'torch', 'ase', 'numpy', 'pydantic', 'matplotlib'} & sys.modules.keys()))"

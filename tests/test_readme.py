@@ -1,4 +1,4 @@
-"""The README's eight lines of Python run as printed, on a potential that is trained here."""
+"""The README's eight lines of Python run as printed, on a potential trained here."""
 
 import re
 import subprocess
@@ -12,7 +12,7 @@ README = Path(__file__).parents[1] / "README.md"
 
 @pytest.fixture
 def trained(tmp_path):
-    """A folder with RUN/model.safetensors: half a minute of PaiNN."""
+    """A folder with RUN/model.safetensors: PaiNN, trained for half a minute."""
     from gradpot.train.config import config, override
     from gradpot.train.run import train
 
@@ -34,7 +34,7 @@ print(abs(atoms.get_forces()).max())
     assert done.returncode == 0, done.stderr
     *printed, frequencies, force = done.stdout.splitlines()
     assert any("Zero-point energy" in line for line in printed)
-    # GFN2-xTB has O-H near 3500 and C-H near 3000 cm⁻¹; torsions are soft
+    # GFN2-xTB gives O-H near 3500 and C-H near 3000 cm⁻¹; torsions are soft
     *_, lower, highest = sorted(float(word) for word in frequencies.split())
     assert 3000 < highest < 4000
     assert 2700 < lower < 3300

@@ -1,4 +1,4 @@
-"""Units: names, factors, round trips, and messages about unknown ones."""
+"""Units: names, factors, round trips, and messages about unknown units."""
 
 import pytest
 from ase import units as ase_units
@@ -67,7 +67,7 @@ def test_stresses_in_ev_per_cubic_angstrom(name, expected):
 
 
 @given(energies, lengths, st.floats(-1e5, 1e5))
-def test_force_is_energy_over_length_and_comes_back(energy, length, value):
+def test_force_is_energy_over_length_and_converts_back(energy, length, value):
     to_ev, to_ang, to_force = units.Units(energy, length, f"{energy}/{length}").factors()
     assert to_force == pytest.approx(to_ev / to_ang)
     assert value * to_force / to_force == pytest.approx(value)
@@ -80,7 +80,7 @@ def test_stress_is_energy_over_volume(energy, length):
 
 
 @given(energies, energies)
-def test_same_is_about_the_unit_not_the_name(one, other):
+def test_same_compares_units_not_names(one, other):
     assert units.same(one, other, units.energy_factor) == (
         abs(units.ENERGY[one] / units.ENERGY[other] - 1) < 1e-6
     )
@@ -88,7 +88,7 @@ def test_same_is_about_the_unit_not_the_name(one, other):
 
 
 @pytest.mark.parametrize("name", ["MeV", "MeV/Ang", "MeV/Ang^3"])
-def test_mega_is_not_taken_for_milli(name):
+def test_mega_is_not_read_as_milli(name):
     for factor in (units.energy_factor, units.force_factor, units.stress_factor):
         with pytest.raises(InputError, match="meV"):
             factor(name)
@@ -106,11 +106,11 @@ def test_mega_is_not_taken_for_milli(name):
         (units.stress_factor, "psi"),
     ],
 )
-def test_unknown_units_are_quoted(factor, name):
+def test_unknown_units_are_named(factor, name):
     with pytest.raises(InputError, match=r"unknown .* unit") as error:
         factor(name)
     assert repr(name) in str(error.value)
 
 
-def test_gpa_is_that_of_ase():
+def test_gpa_equals_ase():
     assert pytest.approx(ase_units.GPa) == units.GPA

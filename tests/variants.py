@@ -1,4 +1,4 @@
-"""Every model in every form that its own arguments of `NAMES` give it: filters, norms, forces."""
+"""Every variant of every model: all combinations of its filters, norms and kinds of forces."""
 
 import inspect
 from itertools import product
@@ -13,7 +13,7 @@ SIZES = {"width": 8, "n_layers": 2, "n_radial": 6, "triplet_width": 6, "output_w
 
 
 def forms(name: str) -> list[dict[str, str]]:
-    """All combinations of a model's named choices."""
+    """All combinations of the arguments in `NAMES` that a model has."""
     parameters = inspect.signature(MODELS[name]).parameters
     own = {key: names for key, names in NAMES.items() if key in parameters}
     return [dict(zip(own, values, strict=True)) for values in product(*own.values())]
@@ -25,7 +25,7 @@ VARIANTS = [
     for form in forms(name)
 ]
 
-# for what takes seconds: one form of each model, and the others where there is time
+# for slow checks: the first form of each model; the other forms are marked slow
 ONE_FORM_EACH = [
     pytest.param((name, form), id=case.id, marks=[] if form == forms(name)[0] else pytest.mark.slow)
     for case in VARIANTS
@@ -34,7 +34,7 @@ ONE_FORM_EACH = [
 
 
 def small(variant: tuple[str, dict[str, str]], **sizes: Any) -> nn.Module:
-    """A model in one of its forms, in float64; of the sizes, and `SIZES`, those that it has."""
+    """A float64 model in one of its forms, with those of `sizes` and `SIZES` that it accepts."""
     name, form = variant
     parameters = inspect.signature(MODELS[name]).parameters
     known = {key: value for key, value in (SIZES | sizes).items() if key in parameters}

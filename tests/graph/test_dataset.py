@@ -1,4 +1,4 @@
-"""Data sets: a batch cut from the tensors equals graphs built one by one."""
+"""Data sets: a batch taken from the tensors equals graphs built one by one."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def structures(crystal):
 
 
 def canonical(graph):
-    """Edges as a sorted list, so that their order does not matter."""
+    """Edges as a sorted list, because their order does not matter."""
     rows = torch.cat([graph.edge_index.T.double(), graph.edge_vec.double()], dim=1)
     return sorted(tuple(round(x, 6) for x in row) for row in rows.tolist())
 
@@ -52,27 +52,27 @@ def test_batch_equals_joined_graphs(structures):
     frames = as_frames(structures)
     data = dataset(frames, 4.0, dtype=torch.float64)
     index = torch.tensor([6, 0, 3, 1, 4, 2, 5])
-    piece = batch(data, index)
+    minibatch = batch(data, index)
     expected = join([from_atoms(structures[i], 4.0, torch.float64) for i in index])
     for name in ("numbers", "batch", "cell"):
-        torch.testing.assert_close(getattr(piece.graph, name), getattr(expected, name))
-    assert canonical(piece.graph) == canonical(expected)
+        torch.testing.assert_close(getattr(minibatch.graph, name), getattr(expected, name))
+    assert canonical(minibatch.graph) == canonical(expected)
     parts = [frames.forces[slice(*frames.first[i : i + 2])] for i in index]
-    np.testing.assert_array_equal(piece.labels.forces, np.concatenate(parts))
-    np.testing.assert_array_equal(piece.labels.energy, frames.energy[index])
-    np.testing.assert_array_equal(piece.labels.stress, frames.stress[index])
+    np.testing.assert_array_equal(minibatch.labels.forces, np.concatenate(parts))
+    np.testing.assert_array_equal(minibatch.labels.energy, frames.energy[index])
+    np.testing.assert_array_equal(minibatch.labels.stress, frames.stress[index])
 
 
-def test_turned_batch_is_the_batch_of_turned_structures(structures):
+def test_rotated_batch_equals_the_batch_of_rotated_structures(structures):
     frames = as_frames(structures)
     frames = frames._replace(stress=frames.stress + frames.stress.transpose(0, 2, 1))
     index = torch.tensor([6, 0, 3, 1])
     rotations = random_rotations(4, [0, 1, 2])
     got = rotated(batch(dataset(frames, 4.0, dtype=torch.float64), index), rotations)
-    for i, (turn, atoms) in enumerate(zip(rotations.numpy(), (structures[j] for j in index))):
+    for i, (rotation, atoms) in enumerate(zip(rotations.numpy(), (structures[j] for j in index))):
         one = atoms.copy()
-        one.set_cell(atoms.cell @ turn.T)
-        one.positions = atoms.positions @ turn.T
+        one.set_cell(atoms.cell @ rotation.T)
+        one.positions = atoms.positions @ rotation.T
         expected = from_atoms(one, 4.0, torch.float64)
         mine = got.graph.batch == i
         vectors = got.graph.edge_vec[mine[got.graph.edge_index[0]]]
@@ -82,19 +82,19 @@ def test_turned_batch_is_the_batch_of_turned_structures(structures):
         assert rows[0] == rows[1]
         torch.testing.assert_close(got.graph.cell[i], expected.cell[0])
         forces = frames.forces[slice(*frames.first[index[i] : index[i] + 2])]
-        np.testing.assert_allclose(got.labels.forces[mine], forces @ turn.T)
-        stress = turn @ frames.stress[index[i]] @ turn.T
+        np.testing.assert_allclose(got.labels.forces[mine], forces @ rotation.T)
+        stress = rotation @ frames.stress[index[i]] @ rotation.T
         np.testing.assert_allclose(got.labels.stress[i], stress)
     half = got.graph.pair_vec.shape[0]
     assert torch.equal(got.graph.edge_vec[half:], -got.graph.edge_vec[:half])
 
 
-def test_random_rotations_are_rotations_that_the_seed_repeats():
+def test_random_rotations_are_rotations_and_depend_only_on_the_seed():
     rotations = random_rotations(2000, [3, 1, 0])
     one = torch.eye(3, dtype=torch.float64).expand(2000, 3, 3)
     torch.testing.assert_close(rotations @ rotations.transpose(1, 2), one)
     assert (torch.linalg.det(rotations) > 0).all()
-    # no direction is likelier than another
+    # all directions are equally likely
     assert rotations.mean(0).abs().max() < 0.06
     assert torch.equal(rotations, random_rotations(2000, [3, 1, 0]))
     assert not torch.equal(rotations, random_rotations(2000, [3, 1, 1]))
@@ -102,9 +102,9 @@ def test_random_rotations_are_rotations_that_the_seed_repeats():
 
 def test_batch_of_isolated_atoms():
     frames = as_frames([molecule("CH4")[:1]] * 3)
-    piece = batch(dataset(frames, 4.0), torch.tensor([2, 0]))
-    assert piece.graph.edge_vec.shape == (0, 3)
-    assert piece.graph.batch.tolist() == [0, 1]
+    minibatch = batch(dataset(frames, 4.0), torch.tensor([2, 0]))
+    assert minibatch.graph.edge_vec.shape == (0, 3)
+    assert minibatch.graph.batch.tolist() == [0, 1]
 
 
 def test_references_are_subtracted_in_double_precision(structures):

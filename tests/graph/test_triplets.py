@@ -1,4 +1,4 @@
-"""Triplets: every two edges of a center, against a search by brute force."""
+"""Triplets: every pair of edges of a center, against a brute-force search."""
 
 from itertools import combinations
 
@@ -18,7 +18,7 @@ def brute_force(center: list[int]) -> set[frozenset[int]]:
 
 
 @given(st.lists(st.integers(0, 6), max_size=25))
-def test_every_two_edges_of_a_center_once(center):
+def test_every_pair_of_edges_of_a_center_once(center):
     found = find_triplets(torch.tensor(center, dtype=torch.long), 9)
     pairs = [frozenset(pair) for pair in found.T.tolist()]
     assert len(pairs) == len(set(pairs))
@@ -48,10 +48,10 @@ def test_structures_do_not_mix():
     assert graph.triplets.shape[1] == 3 * 1 + 4 * 3
 
 
-def test_an_atom_alone_has_none():
+def test_an_isolated_atom_has_no_triplets():
     assert with_triplets(from_atoms(Atoms("Ar"), 5.0)).triplets.shape == (2, 0)
 
 
-def test_triplets_that_are_there_are_kept():
+def test_existing_triplets_are_kept():
     graph = with_triplets(from_atoms(molecule("H2O"), 5.0))
     assert with_triplets(graph) is graph

@@ -1,4 +1,4 @@
-"""Models by name: those of other packages are imported when asked for, and not before."""
+"""Models by name: other packages are imported only when one of their models is built."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ def test_importing_gradpot_imports_no_other_package():
 
 
 @pytest.mark.parametrize("name", EXTERNAL)
-def test_a_missing_package_is_named_with_its_extra(name, monkeypatch):
+def test_the_error_names_a_missing_package_and_its_extra(name, monkeypatch):
     extra = name.partition("/")[0]
     for module in [m for m in sys.modules if m.split(".")[0] == PACKAGES[extra]]:
         monkeypatch.delitem(sys.modules, module)
@@ -34,7 +34,7 @@ def test_a_missing_package_is_named_with_its_extra(name, monkeypatch):
 
 
 class Absent:
-    """What Python finds where a package is not installed."""
+    """An import hook: Python behaves as if a package were not installed."""
 
     def __init__(self, package: str):
         self.package = package
@@ -44,7 +44,7 @@ class Absent:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
-def test_an_unknown_model_is_told_all_names():
+def test_the_error_of_an_unknown_model_lists_all_names():
     with pytest.raises(
         InputError, match=r"unknown model 'pyg/gin'; known: schnet, painn.*pyg/schnet"
     ):

@@ -16,7 +16,7 @@ SIZES |= {"triplet_width": 16, "basis_width": 8, "output_width": 24}
 
 @pytest.fixture
 def theirs(monkeypatch):
-    """PyG's model, with plain torch where it wants torch_sparse and torch_cluster."""
+    """PyG's model, with plain torch instead of torch_sparse and torch_cluster."""
     pytest.importorskip("torch_geometric")
     from torch_geometric.nn.models import DimeNetPlusPlus, dimenet
 
@@ -34,7 +34,7 @@ def theirs(monkeypatch):
         cutoff=CUTOFF,
         output_initializer="glorot_orthogonal",
     ).double()
-    # zero at the start
+    # they are zero at the start, which would hide errors
     for name, weight in model.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.normal_(weight, std=0.2)
@@ -42,7 +42,7 @@ def theirs(monkeypatch):
 
 
 def triplets(edge_index, num_nodes):
-    """As PyG's: of k → j → i, atoms i, j, k, then the edges k → j and j → i."""
+    """As in PyG: for k → j → i, atoms i, j, k, then edges k → j and j → i."""
     j, i = edge_index
     follows = (i[:, None] == j[None, :]) & (j[:, None] != i[None, :])
     kj, ji = follows.nonzero().unbind(1)
@@ -50,7 +50,7 @@ def triplets(edge_index, num_nodes):
 
 
 def copied(theirs):
-    """Ours with their weights."""
+    """Our model with their weights."""
     ours = build("dimenet++", cutoff=CUTOFF, **SIZES).double()
     width = SIZES["width"]
     inner, outer = theirs.interaction_blocks, theirs.output_blocks
@@ -107,8 +107,8 @@ def test_equals_pyg_with_copied_weights(theirs, ethanol, monkeypatch):
     positions = torch.cat([torch.from_numpy(atoms.positions) for atoms in structures])
     positions.requires_grad_()
     energy = theirs(graph.numbers, positions, graph.batch).squeeze(-1)
-    (slope,) = torch.autograd.grad(energy.sum(), positions)
-    assert slope.abs().max() > 0.1
+    (gradient,) = torch.autograd.grad(energy.sum(), positions)
+    assert gradient.abs().max() > 0.1
     torch.testing.assert_close(got.energy, energy.detach(), rtol=1e-6, atol=1e-6)
-    scale = slope.square().mean().sqrt().item()
-    torch.testing.assert_close(got.forces, -slope, rtol=1e-5, atol=1e-5 * scale)
+    scale = gradient.square().mean().sqrt().item()
+    torch.testing.assert_close(got.forces, -gradient, rtol=1e-5, atol=1e-5 * scale)

@@ -1,4 +1,4 @@
-"""GemNet-dT: what its file promises beyond the contract."""
+"""GemNet-dT: properties that the contract tests do not cover."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def test_dense_layers_keep_zero_and_the_second_moment(name):
 
 
 @pytest.mark.parametrize("name", ["softplus", "tanh"])
-def test_activations_that_are_not_zero_at_zero_leave_no_step_at_the_cutoff(name):
+def test_energy_is_continuous_at_the_cutoff_if_the_activation_is_not_zero_at_zero(name):
     torch.manual_seed(0)
     model = build("gemnet-dt", activation=name, output_activation=name, **SMALL).double()
 
@@ -42,7 +42,7 @@ def test_activations_that_are_not_zero_at_zero_leave_no_step_at_the_cutoff(name)
 
 
 def test_angles_matter():
-    """Two molecules with the same distances from the center, and other angles."""
+    """Two molecules have the same distances from the center but different angles."""
     torch.manual_seed(0)
     model = build("gemnet-dt", **(SMALL | {"cutoff": 1.5})).double()
     bent, straight = (
@@ -52,25 +52,25 @@ def test_angles_matter():
     assert abs(energies[0] - energies[1]) > 1e-4
 
 
-def test_direct_forces_turn_with_the_molecule():
+def test_direct_forces_rotate_with_the_molecule():
     torch.manual_seed(0)
     model = build("gemnet-dt", forces="direct", **SMALL).double()
     atoms = molecule("CH3CH2OH")
     atoms.rattle(0.1, seed=0)
-    turned = atoms.copy()
-    turn = Rotation.from_rotvec([0.4, 1.0, -2.0]).as_matrix()
-    turned.positions = atoms.positions @ turn.T
-    one, other = (predict(model, graph(a)).forces for a in (atoms, turned))
+    rotated = atoms.copy()
+    rotation = Rotation.from_rotvec([0.4, 1.0, -2.0]).as_matrix()
+    rotated.positions = atoms.positions @ rotation.T
+    one, other = (predict(model, graph(a)).forces for a in (atoms, rotated))
     assert one.abs().max() > 1e-3
-    torch.testing.assert_close(other, one @ torch.from_numpy(turn).T, rtol=0, atol=1e-10)
+    torch.testing.assert_close(other, one @ torch.from_numpy(rotation).T, rtol=0, atol=1e-10)
 
 
-def test_reversed_edges_lead_back():
+def test_reverse_finds_the_reversed_edges():
     made = with_triplets(graph(molecule("H2O")))
     torch.testing.assert_close(reverse(made.edge_vec), -made.edge_vec)
 
 
-def test_output_activation_is_of_the_output_blocks_alone():
+def test_output_activation_changes_only_the_output_blocks():
     torch.manual_seed(0)
     silu = build("gemnet-dt", **SMALL).double()
     mixed = build("gemnet-dt", output_activation="irelu", **SMALL).double()

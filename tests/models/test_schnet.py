@@ -26,7 +26,7 @@ def schnet_of_pyg():
 
 
 def copied(theirs, **arguments):
-    """Our SchNet with the weights of theirs, which hold our factors."""
+    """Our SchNet with their weights, which contain our constant factors."""
     ours = build("schnet", filter="mlp", **arguments)
     state = {"embedding.weight": torch.zeros_like(ours.embedding.weight)}
     state["embedding.weight"][:100] = theirs.embedding.weight
@@ -69,8 +69,8 @@ def test_equals_pyg_with_copied_weights(schnet_of_pyg, ethanol):
 
 
 @pytest.mark.slow
-def test_features_do_not_grow_without_bound_at_a_high_rate():
-    """With its factors in the weights the network lost all forces here: a loss of 0.64."""
+def test_training_does_not_diverge_at_a_high_learning_rate():
+    """With the factors inside the weights, the network lost all forces here: a loss of 0.64."""
     frames = read("ethanol")
     data = dataset(frames, 5.0, least_squares(frames))
     torch.manual_seed(0)

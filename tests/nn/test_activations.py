@@ -1,4 +1,4 @@
-"""Activations: value, first and second derivative against closed forms, at and around joints."""
+"""Activations: value, first and second derivative against closed forms, also near joints."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from gradpot.errors import InputError
 from gradpot.nn.activations import ACTIVATIONS, FAMILIES, activation, gain, look_up
 
-# zero, the joints of those below, and both sides of each
+# zero, the joints of the activations in NAMES, and points on both sides of each
 JOINTS = np.array([-1.5, 0.0, 1.5, 2.0])
 X = np.concatenate([JOINTS, JOINTS - 1e-9, JOINTS + 1e-9, [-30.0, -2.2, -0.5, 0.5, 1.7, 30.0]])
 NAMES = [*ACTIVATIONS, "leaky_irelu(0.2)", "ielu(0.7)", "capped_irelu(2)", "tent(1.5)"]
@@ -29,7 +29,7 @@ def softplus(x):
     return np.logaddexp(0, x)
 
 
-def bell(x):
+def logistic_density(x):
     return expit(x) * expit(-x)
 
 
@@ -37,9 +37,9 @@ def sech2(x):
     return 1 - np.tanh(x) ** 2
 
 
-def mish_bend(x):
+def mish_second(x):
     t, s = np.tanh(softplus(x)), expit(x)
-    return (1 - t**2) * (2 * s + x * bell(x) - 2 * x * t * s**2)
+    return (1 - t**2) * (2 * s + x * logistic_density(x) - 2 * x * t * s**2)
 
 
 def ramp(x):
@@ -69,12 +69,12 @@ CLOSED_FORMS = {
         lambda x: (ramp(x + 1.5) ** 2 - 2 * ramp(x) ** 2 + ramp(x - 1.5) ** 2) / (2 * 1.5**2),
         lambda x: ramp(1 - np.abs(x) / 1.5) / 1.5,
     ),
-    "ssp": (lambda x: softplus(x) - np.log(2), expit, bell),
-    "softplus": (softplus, expit, bell),
+    "ssp": (lambda x: softplus(x) - np.log(2), expit, logistic_density),
+    "softplus": (softplus, expit, logistic_density),
     "silu": (
         lambda x: x * expit(x),
         lambda x: expit(x) * (1 + x * expit(-x)),
-        lambda x: bell(x) * (2 + x * (expit(-x) - expit(x))),
+        lambda x: logistic_density(x) * (2 + x * (expit(-x) - expit(x))),
     ),
     "gelu": (
         lambda x: x * phi(x),
@@ -85,7 +85,7 @@ CLOSED_FORMS = {
     "mish": (
         lambda x: x * np.tanh(softplus(x)),
         lambda x: np.tanh(softplus(x)) + x * sech2(softplus(x)) * expit(x),
-        mish_bend,
+        mish_second,
     ),
     "elu": (
         lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
@@ -122,11 +122,11 @@ def test_every_activation_has_a_closed_form():
 
 
 @pytest.mark.parametrize("name", [*ACTIVATIONS, *FAMILIES])
-def test_the_value_is_the_integral_of_the_slope(name):
+def test_the_value_is_the_integral_of_the_derivative(name):
     x = torch.linspace(-3, 3, 60001, dtype=torch.float64)
-    value, slope, _ = derivatives(look_up(name), x)
-    integral = torch.cumulative_trapezoid(slope, x)
-    torch.testing.assert_close(value[1:] - value[0], integral, rtol=0, atol=1e-4 * slope.max())
+    value, derivative, _ = derivatives(look_up(name), x)
+    integral = torch.cumulative_trapezoid(derivative, x)
+    torch.testing.assert_close(value[1:] - value[0], integral, rtol=0, atol=1e-4 * derivative.max())
     if name != "relu":
         torch.testing.assert_close(value[1:] - value[0], integral, rtol=0, atol=1e-8)
 
@@ -141,19 +141,19 @@ def test_finite_far_from_zero(name, dtype):
 
 @pytest.mark.parametrize("name", SMOOTH)
 def test_differentiable_four_times(name):
-    """Training on what a Hessian says differentiates the slope twice more."""
+    """Training on Hessians differentiates the first derivative twice more."""
     function = look_up(name)
     x = torch.tensor([-2.3, -0.7, -0.1, 0.2, 0.9, 2.1], dtype=torch.float64, requires_grad=True)
 
-    def slope(x):
+    def derivative(x):
         return torch.autograd.grad(function(x).sum(), x, create_graph=True)[0]
 
     assert torch.autograd.gradgradcheck(function, x)
-    assert torch.autograd.gradgradcheck(slope, x)
+    assert torch.autograd.gradgradcheck(derivative, x)
 
 
 @pytest.mark.parametrize("name", [*ACTIVATIONS, *FAMILIES])
-def test_trace_of_the_double_backward_equals_eager(name):
+def test_traced_double_backward_equals_eager(name):
     function = look_up(name)
 
     def step(x, w):
@@ -168,24 +168,24 @@ def test_trace_of_the_double_backward_equals_eager(name):
     torch.testing.assert_close(traced(*large), step(*large))
 
 
-def test_a_spline_is_any_quadratic_spline_with_straight_ends():
+def test_a_spline_can_be_any_quadratic_spline_with_straight_ends():
     spline = FAMILIES["irelu_spline"](5).double()
     torch.nn.init.normal_(spline.slopes, generator=torch.Generator().manual_seed(0))
     knots = np.linspace(-4, 4, 6)
     x = np.concatenate([np.linspace(-7, 7, 41), knots])
-    slope = make_interp_spline(knots, spline.slopes.detach().numpy(), k=1)
+    first = make_interp_spline(knots, spline.slopes.detach().numpy(), k=1)
     inside = np.clip(x, -4, 4)
-    value = slope.antiderivative()(inside) + slope(inside) * (x - inside)
+    value = first.antiderivative()(inside) + first(inside) * (x - inside)
     offset = (spline.offset + spline.slopes[0] * -4.0).item()
     computed = derivatives(spline, torch.from_numpy(x))
     np.testing.assert_allclose(computed[0], value + offset, atol=1e-12)
-    np.testing.assert_allclose(computed[1], slope(inside), atol=1e-12)
+    np.testing.assert_allclose(computed[1], first(inside), atol=1e-12)
     between = np.abs(x[:, None] - knots).min(1) > 1e-9
-    bend = np.where(np.abs(x) < 4, slope.derivative()(inside), 0)
-    np.testing.assert_allclose(computed[2][between], bend[between], atol=1e-12)
+    second = np.where(np.abs(x) < 4, first.derivative()(inside), 0)
+    np.testing.assert_allclose(computed[2][between], second[between], atol=1e-12)
 
 
-def test_a_spline_begins_as_silu():
+def test_a_spline_starts_as_silu():
     x = torch.linspace(-6, 6, 500)
     for n_pieces, error in ((8, 0.011), (16, 0.009)):
         spline = look_up(f"irelu_spline({n_pieces})")
@@ -202,7 +202,7 @@ def test_a_spline_begins_as_silu():
         ("elu", 0.5 + np.exp(2) * phi(-2) - 2 * np.exp(0.5) * phi(-1) + 0.5),
     ],
 )
-def test_gain_where_the_second_moment_is_known(name, moment):
+def test_gain_for_known_second_moments(name, moment):
     assert gain(look_up(name)) == pytest.approx(moment**-0.5, rel=1e-6)
 
 
@@ -214,12 +214,12 @@ def test_gain_keeps_the_second_moment(name):
     assert moment.item() == pytest.approx(1.0, rel=0.03)
 
 
-def test_relu_warns_of_its_forces():
+def test_relu_warns_about_its_forces():
     with pytest.warns(UserWarning, match="forces are discontinuous"):
         activation("relu")
 
 
-def test_a_number_in_brackets():
+def test_a_number_in_parentheses():
     x = torch.linspace(-3, 3, 50)
     torch.testing.assert_close(activation("tent(2)")(x), FAMILIES["tent"](2.0)(x))
     torch.testing.assert_close(activation("tent")(x), activation("tent(2.0)")(x))

@@ -1,4 +1,4 @@
-"""Small networks: copies of activations, and moments of deep models at the start."""
+"""Initialization: moments of deep models at the start, and copies of activations."""
 
 from functools import partial
 
@@ -21,7 +21,7 @@ from gradpot.train.step import gradients
 from gradpot.train.weights import by_name, flatten, layout
 
 MODELS = {"schnet": "interactions", "painn": "updates"}
-SCALE = 1.19  # eV, the rms force component of ethanol times 1 Å
+SCALE = 1.19  # eV: the rms force component of ethanol times 1 Å
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +40,12 @@ def test_gain_keeps_second_moments_through_a_layer(name):
 
 
 def test_plain_stacks_of_irelu_square_every_deviation():
-    """Why deep networks here are residual: no gain keeps a plain stack's moments."""
+    """Deep networks here are residual because no gain keeps the moments of a plain stack."""
     torch.manual_seed(0)
     x = torch.randn(500, 128, dtype=torch.float64)
     network = MLP([128] * 8, activation("irelu")).double()
     small, large = (network(a * x).square().mean().item() for a in (1.0, 1.01))
-    # six activations: the scale of the input to the power 2⁶, and squared
+    # six activations raise the input's scale to the power 2⁶; the mean square doubles the exponent
     assert large / small == pytest.approx(1.01**128, rel=1e-6)
 
 
@@ -66,7 +66,7 @@ def test_unit_moments_of_known_inputs(name):
 @pytest.mark.parametrize("name", ["silu", "irelu"])
 @pytest.mark.parametrize("model", MODELS)
 def test_moments_stay_near_one_through_the_layers(model, name, n_layers, molecules):
-    """Activations, atom energies, forces and gradients of a network that has learned nothing."""
+    """Features, atom energies, forces and gradients of an untrained network."""
     for seed in range(3):
         torch.manual_seed(seed)
         network = build(model, activation=name, n_layers=n_layers)
@@ -77,21 +77,23 @@ def test_moments_stay_near_one_through_the_layers(model, name, n_layers, molecul
         assert 0.5 < rms(features[0]) < 2.0
         assert 0.1 < rms(atom_energy) < 5.0
         assert 0.2 < rms(forces) < 10.0
-        slopes = block_gradients(network, MODELS[model], molecules)
-        assert slopes.max() < 10 * slopes.min()
-        assert 0.005 < slopes.min() < slopes.max() < 0.5
+        sizes = block_gradients(network, MODELS[model], molecules)
+        assert sizes.max() < 10 * sizes.min()
+        assert 0.005 < sizes.min() < sizes.max() < 0.5
 
 
-def block_gradients(network, blocks: str, piece: Batch) -> torch.Tensor:
-    """Of the loss by each block's weights, root mean square."""
+def block_gradients(network, blocks: str, minibatch: Batch) -> torch.Tensor:
+    """Root mean square of the loss gradient with respect to each block's weights."""
     loss = partial(
         weighted,
         weights=Weights(1, 1, 0),
         length=1.0,
         penalty=penalty("huber", 0.1),
     )
-    _, slope = gradients(network, loss, stress=False)(flatten(network), rescaled(piece, SCALE))
-    named = by_name(slope, layout(network))
+    _, gradient = gradients(network, loss, stress=False)(
+        flatten(network), rescaled(minibatch, SCALE)
+    )
+    named = by_name(gradient, layout(network))
     return torch.stack(
         [
             rms(
@@ -114,9 +116,9 @@ def test_twelve_layers_of_irelu_learn(model, molecules):
     loss = partial(weighted, weights=Weights(1, 1, 0), length=1.0, penalty=penalty("l2", 0.1))
     step, weights = gradients(network, loss, stress=False), flatten(network)
     optimizer = torch.optim.Adam([weights], lr=2e-3)
-    losses, piece = [], rescaled(molecules, SCALE)
+    losses, minibatch = [], rescaled(molecules, SCALE)
     for _ in range(60):
-        value, weights.grad = step(weights, piece)
+        value, weights.grad = step(weights, minibatch)
         losses.append(value.item())
         torch.nn.utils.clip_grad_norm_([weights], 10.0)
         optimizer.step()
@@ -124,10 +126,10 @@ def test_twelve_layers_of_irelu_learn(model, molecules):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_every_place_has_a_spline_of_its_own(model, ethanol, tmp_path):
+def test_every_layer_has_its_own_spline(model, ethanol, tmp_path):
     network = build(model, activation="irelu_spline(4)", width=8, n_layers=2, n_radial=6)
     splines = [name for name, _ in network.named_parameters() if name.endswith("slopes")]
-    # a filter network, an interaction, for each of two layers; message and update; the readout
+    # two a layer (SchNet: filter, interaction; PaiNN: message, update), and the readout
     assert len(splines) == 5
     with torch.no_grad():
         network.get_parameter(splines[0]).add_(0.1)
@@ -138,7 +140,7 @@ def test_every_place_has_a_spline_of_its_own(model, ethanol, tmp_path):
     assert torch.equal(checkpoint.load(path).model(graph), network(graph))
 
 
-def test_a_model_without_parameters_in_activations_has_the_weights_it_always_had():
+def test_activations_without_parameters_add_no_weights():
     names = build("schnet", width=8, n_layers=1).state_dict().keys()
     layers = ["filters.networks.0.layers.0", "filters.networks.0.layers.1", "interactions.0.after"]
     layers += ["interactions.0.out", "readout.layers.0", "readout.layers.1"]
@@ -147,6 +149,6 @@ def test_a_model_without_parameters_in_activations_has_the_weights_it_always_had
 
 
 @pytest.mark.parametrize("name", ["swish", "tent(-1)"])
-def test_a_model_refuses_a_wrong_activation(name):
+def test_a_model_rejects_a_wrong_activation(name):
     with pytest.raises(InputError):
         build("painn", activation=name)

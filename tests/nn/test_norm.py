@@ -1,4 +1,4 @@
-"""Batch norm: the batch's own moments in training, measured ones afterwards."""
+"""Batch norm: moments of the batch in training, measured moments afterwards."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def norm() -> BatchNorm:
 
 
 def reference(norm: BatchNorm, **buffers: torch.Tensor) -> nn.BatchNorm1d:
-    """torch's, with the same weights."""
+    """Batch norm of torch, with the same weights."""
     theirs = nn.BatchNorm1d(4).double()
     theirs.load_state_dict({"weight": norm.weight, "bias": norm.bias, **buffers}, strict=False)
     return theirs
@@ -35,7 +35,7 @@ def test_training_equals_torch(norm):
     torch.testing.assert_close(norm(x)[0], reference(norm)(x))
 
 
-def test_parts_are_one_batch(norm):
+def test_several_tensors_are_normalized_as_one_batch(norm):
     x = random(30, 4)
     torch.testing.assert_close(torch.cat(norm(x[:10], x[10:])), norm(x)[0])
 
@@ -68,7 +68,7 @@ def test_batches_without_rows_are_not_measured(norm):
 
 @pytest.mark.parametrize("name", ["cgcnn", "forcenet"])
 def test_molecules_are_coupled_in_training_and_not_afterwards(name, ethanol):
-    """Why derivatives should not be trained through it: forces depend on the rest of the batch."""
+    """Do not train forces through batch norm: they depend on the rest of the batch."""
     torch.manual_seed(0)
     model = build(name, width=8, n_layers=2, n_radial=6, norm="batch").double()
     stretched = ethanol.copy()

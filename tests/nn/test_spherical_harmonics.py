@@ -1,4 +1,4 @@
-"""Spherical harmonics: orthogonal over the sphere, with the parity of their degree."""
+"""Spherical harmonics are orthonormal on the sphere and have the parity of their degree."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from gradpot.nn.angular import spherical_harmonics
 
 @pytest.fixture
 def sphere() -> tuple[torch.Tensor, torch.Tensor]:
-    """Directions and weights, which add up to 1, exact for polynomials of degree 4."""
+    """A quadrature exact for polynomials of degree 4: directions, and weights that sum to 1."""
     height, weight = np.polynomial.legendre.leggauss(6)
     angle = np.arange(12) * (2 * np.pi / 12)
     z, phi = (grid.ravel() for grid in np.meshgrid(height, angle))
@@ -35,7 +35,7 @@ def test_parity(sphere):
 
 @pytest.mark.parametrize("degree", [1, 2])
 def test_spans_the_complex_harmonics(sphere, degree):
-    """The power of a degree between two directions is the same as scipy's: Σ_m Y_m(a)Y_m(b)."""
+    """Σ_m Y_m(a) Y_m(b) of two directions a and b equals scipy's."""
     directions, _ = sphere
     polar = np.arccos(directions[:, 2].numpy())
     azimuth = np.arctan2(directions[:, 1].numpy(), directions[:, 0].numpy())

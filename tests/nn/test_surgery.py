@@ -1,4 +1,4 @@
-"""Activations and norms of networks that we did not write, whatever way they hold them."""
+"""Activations and norms of foreign networks, however these store them."""
 
 from functools import partial
 
@@ -16,7 +16,7 @@ def power(x: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
-    """An activation of every kind, and callables that are none."""
+    """Activations stored in every way, and callables that are not activations."""
 
     def __init__(self):
         super().__init__()
@@ -63,7 +63,7 @@ def test_every_kind_of_activation_is_replaced_and_nothing_else(block):
     assert not torch.allclose(block(x), before)
 
 
-def test_what_was_swapped_can_be_swapped_again(block):
+def test_activations_can_be_swapped_twice(block):
     first = swap_activations(block, "irelu")
     assert swap_activations(block, "tanh") == first
     assert block.act is torch.tanh
@@ -73,13 +73,13 @@ def test_only_and_skip(block):
     assert swap_activations(block, "irelu", only="first.*") == ["first.1"]
     assert block.act is F.silu
     assert swap_activations(block, "irelu", only=["act*"], skip="act") == ["acts.0"]
-    # the user's word counts for a function of any name
+    # only= replaces a function of any name
     assert swap_activations(block, "irelu", only="acts.1") == ["acts.1"]
     assert block.acts[1] is irelu
 
 
 @pytest.mark.parametrize("argument", ["only", "skip"])
-def test_a_pattern_that_fits_nothing_is_an_error(block, argument):
+def test_a_pattern_that_matches_nothing_is_an_error(block, argument):
     with pytest.raises(InputError, match=r"'frist\.\*' matches nothing to replace; there are: act"):
         swap_activations(block, "irelu", **{argument: "frist.*"})
     assert block.act is F.silu
@@ -104,7 +104,7 @@ def test_nothing_to_swap_is_an_error():
         swap_activations(Hidden(), "irleu")
 
 
-def test_a_shared_block_is_changed_once_and_goes_by_either_name():
+def test_a_shared_block_is_changed_once_and_matches_either_name():
     shared = nn.Sequential(nn.Linear(2, 2), nn.Tanh())
     network = nn.ModuleDict({"one": shared, "two": shared})
     assert swap_activations(network, "irelu", only="two.*") == ["one.1"]
@@ -154,7 +154,7 @@ def test_norms_can_be_chosen():
         denormalize(nn.LayerNorm(6))
 
 
-def test_norms_of_pyg_are_told_of_their_graph():
+def test_norms_of_pyg_are_called_with_their_graph():
     norm = pytest.importorskip("torch_geometric.nn.norm")
     x, batch = torch.randn(5, 4), torch.tensor([0, 0, 1, 1, 1])
     made = {
@@ -172,7 +172,7 @@ def test_norms_of_pyg_are_told_of_their_graph():
     assert list(denormalize(network)) == list(made)
     for name, (_, arguments) in made.items():
         assert network[name](*arguments) is x
-    # takes atoms and messages; the messages are what goes on
+    # it takes atoms and messages, and passes the messages on
     network = nn.ModuleDict({"message": norm.MessageNorm()})
     denormalize(network)
     assert network["message"](torch.zeros(5, 4), x) is x

@@ -1,4 +1,4 @@
-"""Networks of PyTorch Geometric and SchNetPack inside gradpot: still themselves, and at work."""
+"""PyTorch Geometric and SchNetPack networks give the same energies in gradpot, and train."""
 
 import importlib.util
 from pathlib import Path
@@ -27,13 +27,13 @@ from gradpot.train.weights import flatten
 CUTOFF = 4.0
 SIZES = {"width": 16, "n_layers": 2, "n_radial": 6}
 SMALL = {name: SIZES for name in EXTERNAL}
-# few enough spherical functions to be traced in seconds
+# few spherical functions, so that tracing takes seconds
 SMALL["pyg/dimenet++"] = SIZES | {"n_radial": 3, "n_spherical": 3, "output_width": 16}
 LIBRARIES = {"pyg": "torch_geometric", "schnetpack": "schnetpack"}
 
 
 def needs(library: str) -> None:
-    """Skip where a package is not installed; it is not imported: the adapter has to do that."""
+    """Skip if a package is not installed, without importing it: the adapter must do that."""
     if importlib.util.find_spec(LIBRARIES[library]) is None:
         pytest.skip(f"{LIBRARIES[library]} is not installed; `make test-peers` installs it")
 
@@ -60,7 +60,7 @@ def graph(atoms: Atoms) -> Graph:
 
 
 @pytest.mark.parametrize("activation", ["published", "irelu"])
-def test_derivatives_are_right_and_each_structure_its_own(name, structures, activation):
+def test_derivatives_are_right_and_do_not_mix_structures(name, structures, activation):
     given = {} if activation == "published" else {"activation": activation}
     torch.manual_seed(0)
     model = build(name, cutoff=CUTOFF, **SMALL[name], **given)
@@ -68,7 +68,7 @@ def test_derivatives_are_right_and_each_structure_its_own(name, structures, acti
     assert report.ok, report
 
 
-def test_stress_and_turns(model, crystal):
+def test_stress_and_rotations(model, crystal):
     stress = predict(model, graph(crystal)).stress[0]
     strain = 1e-4 * torch.tensor([[1.0, 0.3, 0], [0.3, -0.5, 0.2], [0, 0.2, 0.7]]).double()
 
@@ -79,14 +79,14 @@ def test_stress_and_turns(model, crystal):
 
     expected = (energy(1) - energy(-1)) / 2 / crystal.get_volume()
     torch.testing.assert_close((stress * strain).sum(), expected, rtol=1e-5, atol=1e-10)
-    turned = crystal.copy()
-    turned.rotate(37, (1, 2, 3), rotate_cell=True)
-    one, other = predict(model, graph(crystal)).energy, predict(model, graph(turned)).energy
+    rotated = crystal.copy()
+    rotated.rotate(37, (1, 2, 3), rotate_cell=True)
+    one, other = predict(model, graph(crystal)).energy, predict(model, graph(rotated)).energy
     torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
 def test_a_cell_and_its_supercell(model):
-    """Edges between images of the same atoms, in triplets too."""
+    """Edges and triplets connect images of the same atom."""
     atoms = bulk("NaCl", "rocksalt", a=4.4)
     one, eight = predict(model, graph(atoms)).energy, predict(model, graph(atoms.repeat(2))).energy
     torch.testing.assert_close(8 * one, eight, rtol=1e-9, atol=1e-9)
@@ -95,27 +95,29 @@ def test_a_cell_and_its_supercell(model):
 def test_gradients_of_forces_are_finite_where_atoms_are_in_line(model):
     line = Atoms("CO2", positions=[[0, 0, 0], [0, 0, 1.2], [0, 0, -1.2]])
     out = predict(model, join([graph(line), graph(Atoms("O"))]), create_graph=True)
-    slopes = torch.autograd.grad(
+    found = torch.autograd.grad(
         out.forces.square().sum(), list(model.parameters()), materialize_grads=True
     )
-    assert all(torch.isfinite(slope).all() for slope in slopes)
-    assert sum(slope.abs().sum() for slope in slopes) > 0
+    assert all(torch.isfinite(gradient).all() for gradient in found)
+    assert sum(gradient.abs().sum() for gradient in found) > 0
 
 
-def test_the_whole_step_is_traced_with_open_sizes(name, model):
+def test_the_whole_step_is_traced_with_dynamic_sizes(name, model):
     uses = getattr(model, "uses_triplets", False)
     molecules = dataset(
         read("ethanol").take(np.arange(40)), CUTOFF, dtype=torch.float64, triplets=uses
     )
 
-    def loss(raw, piece):
-        return weighted(raw, piece, Weights(1, 1, 0), 1.0, penalty("huber", 0.1))
+    def loss(raw, minibatch):
+        return weighted(raw, minibatch, Weights(1, 1, 0), 1.0, penalty("huber", 0.1))
 
     step, weights = gradients(model, loss, stress=False), flatten(model)
     traced = trace(step, weights, example_batch(molecules, model))
     for n_graphs in (3, 12):
-        piece = batch(molecules, torch.arange(n_graphs) + 10)
-        for a, b in zip(traced(weights, *tensors(piece)), step(weights, piece), strict=True):
+        minibatch = batch(molecules, torch.arange(n_graphs) + 10)
+        for a, b in zip(
+            traced(weights, *tensors(minibatch)), step(weights, minibatch), strict=True
+        ):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
 
 
@@ -134,10 +136,10 @@ def test_they_can_be_exported_for_dynamics(model, ethanol):
 
 
 @pytest.mark.filterwarnings("ignore:the energy of this model has a cone")
-def test_trains_saves_loads_and_moves_atoms(name, tmp_path, ethanol):
+def test_trains_saves_loads_and_relaxes(name, tmp_path, ethanol):
     frames = ["data.n_train=20", "data.n_valid=10", "data.n_test=10", "train.valid_every=2"]
     sizes = [f"model.{key}={value}" for key, value in SMALL[name].items()]
-    # squares overflow in a deep network that is initialized for silu
+    # IReLU overflows in a deep network that is initialized for silu
     activation = "ssp" if name == "pyg/dimenet++" else "irelu"
     keys = [f"model.name={name}", f"model.activation={activation}", "train.epochs=6", "seed=1"]
     keys += ["train.warmup_steps=2", "train.learning_rate=2e-3"]
@@ -167,11 +169,11 @@ def test_saved_and_loaded_to_the_bit(model, name, ethanol, tmp_path):
     assert torch.equal(one.forces, other.forces)
 
 
-def test_schnet_is_that_of_pyg(structures):
+def test_schnet_equals_pyg(structures):
     needs("pyg")
     model = build("pyg/schnet", cutoff=CUTOFF, **SIZES).double()
     whole = join([graph(atoms) for atoms in structures])
-    del model.network.interaction_graph  # a module, and nothing else may take its place
+    del model.network.interaction_graph  # torch accepts only a module in its place
     model.network.interaction_graph = lambda *_: (
         whole.edge_index.flip(0),
         whole.edge_vec.norm(dim=-1),
@@ -180,7 +182,7 @@ def test_schnet_is_that_of_pyg(structures):
     torch.testing.assert_close(predict(model, whole).energy, expected)
 
 
-def test_dimenet_is_that_of_pyg(ethanol, monkeypatch):
+def test_dimenet_equals_pyg(ethanol, monkeypatch):
     needs("pyg")
     from torch_geometric.nn.models import dimenet
 
@@ -190,14 +192,14 @@ def test_dimenet_is_that_of_pyg(ethanol, monkeypatch):
     monkeypatch.setattr(dimenet, "triplets", slow_triplets)
     positions = torch.from_numpy(ethanol.positions).requires_grad_()
     expected = model.network(one.numbers, positions, one.batch)[:, 0]
-    (slope,) = torch.autograd.grad(expected.sum(), positions)
+    (gradient,) = torch.autograd.grad(expected.sum(), positions)
     out = predict(model, one)
     torch.testing.assert_close(out.energy, expected.detach(), rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(out.forces, -slope, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(out.forces, -gradient, rtol=1e-5, atol=1e-5)
 
 
 def slow_triplets(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, ...]:
-    """Edges k → j → i with k other than i, as PyG orders and names them, by looking at all."""
+    """Triplets k → j → i with k ≠ i, in PyG's order, found by brute force."""
     rows = list(zip(*edge_index.tolist(), strict=True))
     found = [
         (i, j, k, kj, ji)
@@ -210,7 +212,7 @@ def slow_triplets(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, ...]:
 
 
 @pytest.mark.parametrize("kind", ["schnet", "painn"])
-def test_those_of_schnetpack_are_its_own(kind, structures):
+def test_schnetpack_models_equal_schnetpack(kind, structures):
     needs("schnetpack")
     name = f"schnetpack/{kind}"
     model = build(name, cutoff=CUTOFF, **SIZES).double()
@@ -232,7 +234,7 @@ def test_those_of_schnetpack_are_its_own(kind, structures):
     torch.testing.assert_close(predict(model, whole).energy, theirs(inputs)["energy"].detach())
 
 
-def test_activations_reach_the_parts_they_are_for(name):
+def test_each_activation_argument_changes_the_energy(name):
     published = build(name, **SMALL[name])
     state = published.state_dict()
     one = from_atoms(Atoms("CO", positions=[[0, 0, 0], [1.2, 0, 0]]), 5.0)
@@ -254,7 +256,7 @@ def test_the_page_lists_their_arguments(name):
     assert said == {key: str(value) for key, value in specification(name).items()}
 
 
-def test_what_takes_too_long_to_compile_is_not_compiled_by_itself(tmp_path):
+def test_slow_to_compile_models_are_not_compiled_by_default(tmp_path):
     needs("pyg")
     sizes = [f"model.{key}={value}" for key, value in SMALL["pyg/dimenet++"].items()]
     keys = ["model.name=pyg/dimenet++", "train.max_minutes=1000", "train.epochs=1"]

@@ -1,4 +1,4 @@
-"""`Graph` and PyTorch Geometric's `Data`, there and back."""
+"""Conversion of `Graph` to PyTorch Geometric's `Data` and back."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from gradpot.errors import InputError
 from gradpot.graph.graph import Graph, from_atoms, join
 
 pytest.importorskip("torch_geometric")
-# the adapter imports it, without the warnings that an import makes
+# import it through the adapter, which silences the warnings of the import
 pyg = pytest.importorskip("gradpot.models.external.pyg")
 
 
@@ -55,7 +55,7 @@ def rows(graph: Graph) -> list[tuple]:
     return sorted(zip(*graph.edge_index.tolist(), *graph.edge_vec.t().tolist(), strict=True))
 
 
-def test_molecules_may_have_positions_instead(ethanol):
+def test_molecules_may_have_positions_instead_of_edge_vectors(ethanol):
     from torch_geometric.data import Data
 
     expected = from_atoms(ethanol, 4.5, torch.float64)

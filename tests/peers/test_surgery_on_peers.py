@@ -1,4 +1,4 @@
-"""What swapping and denormalizing keep and change in networks that we did not write."""
+"""What swapping and denormalizing keep and change in networks of other packages."""
 
 import copy
 import importlib
@@ -25,7 +25,7 @@ def pyg(name: str) -> Callable[..., nn.Module]:
 def schnetpack(name: str) -> nn.Module:
     if importlib.util.find_spec("schnetpack") is None:
         pytest.skip("schnetpack is not installed; `make test-peers` installs it")
-    # mends the import of schnetpack with today's torch
+    # the adapter repairs the import of schnetpack with current torch
     importlib.import_module("gradpot.models.external.schnetpack")
     import schnetpack as spk
 
@@ -92,7 +92,7 @@ def network(name) -> nn.Module:
 
 @pytest.fixture
 def energy(name, network, ethanol) -> Callable[[], Tensor]:
-    """Atom energies of a network as it stands now, by the adapter around it."""
+    """A function that gives the current atom energies of a network, through its adapter."""
     few = {"n_spherical": 3} if name == "pyg/dimenet++" else {}
     adapter = build(name, **SIZES, **few).double()
     setattr(adapter, "representation" if "schnetpack" in name else "network", network)
@@ -116,7 +116,7 @@ def test_every_activation_is_found_and_nothing_else(name, network):
 def test_swapping_to_the_published_activation_changes_nothing(name, network, energy):
     before = energy()
     swap_activations(network, PEERS[name].published)
-    # PyG rounds the ln 2 of its shifted softplus to float32
+    # PyG rounds ln 2 in its shifted softplus to float32
     torch.testing.assert_close(energy(), before, rtol=1e-6, atol=1e-7)
 
 
@@ -128,7 +128,7 @@ def test_parameters_and_their_names_stay_and_outputs_change(network, energy):
     assert {p.dtype for p in network.parameters()} == {torch.float64}
     after = energy()
     assert not torch.allclose(after, before)
-    # what it was told to leave is as it was
+    # a skipped activation stays as it was
     left = first[-1]
     assert left not in swap_activations(network, "tanh", skip=left)
     assert len(swap_activations(network, "silu", only=left)) == 1

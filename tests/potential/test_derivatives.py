@@ -1,4 +1,4 @@
-"""What `check_derivatives` finds, and what it does not complain of."""
+"""What `check_derivatives` reports, and what it accepts."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def network(*norms: nn.Module) -> nn.Sequential:
     return nn.Sequential(nn.Linear(3, 8), *norms, nn.Tanh(), nn.Linear(8, 1))
 
 
-def test_a_sound_network_passes(x):
+def test_a_correct_network_passes(x):
     report = check_derivatives(network(), x)
     assert report.ok
     assert report.leak < 1e-12
@@ -27,31 +27,31 @@ def test_a_sound_network_passes(x):
 
 
 def test_batch_norm_in_training_mode_leaks(x):
-    sick = network(nn.BatchNorm1d(8))
-    state = {k: v.clone() for k, v in sick.state_dict().items()}
-    report = check_derivatives(sick, x)
+    leaky = network(nn.BatchNorm1d(8))
+    state = {k: v.clone() for k, v in leaky.state_dict().items()}
+    report = check_derivatives(leaky, x)
     assert not report.ok
     assert report.leak > 1e-3
     assert report.leak_from != report.leak_to
-    # what autograd gives is the derivative of the sum over the batch
+    # autograd correctly gives the derivative of the sum over the batch
     assert report.error < 1e-7
     assert report.training_norms == ("1",)
     assert "depends on sample" in str(report)
     assert "in training mode: 1" in str(report)
-    # the network itself is as it was
-    assert all(torch.equal(v, state[k]) for k, v in sick.state_dict().items())
-    assert {p.dtype for p in sick.parameters()} == {torch.float32}
+    # the check did not change the network
+    assert all(torch.equal(v, state[k]) for k, v in leaky.state_dict().items())
+    assert {p.dtype for p in leaky.parameters()} == {torch.float32}
 
 
-def test_batch_norm_is_no_leak_when_it_rests_or_is_gone(x):
+def test_batch_norm_does_not_leak_in_eval_mode_or_if_removed(x):
     assert check_derivatives(network(nn.BatchNorm1d(8)).eval(), x).ok
-    healed = network(nn.BatchNorm1d(8))
-    denormalize(healed)
-    assert check_derivatives(healed, x).ok
+    repaired = network(nn.BatchNorm1d(8))
+    denormalize(repaired)
+    assert check_derivatives(repaired, x).ok
 
 
 def test_detached_statistics_still_leak(x):
-    """Autograd sees nothing of it: only moving the other sample does."""
+    """Autograd does not see this leak; only moving the other sample shows it."""
 
     def scaled(x: Tensor) -> Tensor:
         return x.square().sum(-1) / x.detach().std()
@@ -61,14 +61,14 @@ def test_detached_statistics_still_leak(x):
     assert report.error > 1e-3
 
 
-def test_a_derivative_that_is_cut_off_is_found(x):
+def test_a_detached_derivative_is_found(x):
     report = check_derivatives(lambda x: (x * x.detach()).sum(-1), x)
     assert report.leak == 0
     assert report.error > 0.1
     assert "not the gradient" in str(report)
 
 
-def test_a_constant_has_no_derivative_and_no_fault(x):
+def test_a_constant_passes(x):
     assert check_derivatives(lambda x: torch.zeros(x.shape[0]), x).ok
 
 
@@ -89,7 +89,7 @@ def test_forces_are_compared_with_the_gradient(x):
     assert report.error_at == 2
 
 
-def test_random_numbers_are_named(x):
+def test_random_numbers_are_reported(x):
     report = check_derivatives(network(nn.Dropout(0.5)), x)
     assert report.noise > 1e-3
     assert "dropout" in str(report)
@@ -126,7 +126,7 @@ def test_a_model_that_mixes_structures_is_found(ethanol):
     assert report.leak > 1e-3
 
 
-def test_what_cannot_be_checked(x, ethanol):
+def test_wrong_input_is_an_error(x, ethanol):
     with pytest.raises(InputError, match="there is 1 sample"):
         check_derivatives(network(), x[:1])
     with pytest.raises(InputError, match=r"values have shape \[\] for 5 samples"):

@@ -1,4 +1,4 @@
-"""EFwT by hand: which frames are within, which count at all."""
+"""EFwT by hand: which frames are within the thresholds, and which frames count."""
 
 import math
 
@@ -30,7 +30,7 @@ ZERO = properties([0.0] * 3, [[0.0] * 3] * 4)
     [
         ([0.0, 0.0, 0.0], [[0.0] * 3] * 4, 1.0),
         ([0.0199, -0.0199, 0.0201], [[0.0] * 3] * 4, 2 / 3),
-        # of the whole structure: two atoms are allowed no more than one
+        # the threshold is for the whole structure: two atoms may have no more than one
         ([0.0, 0.03, 0.0], [[0.0] * 3] * 4, 2 / 3),
         ([0.0] * 3, [[0.029, -0.029, 0.029]] * 4, 1.0),
         # one component of one atom of the second frame

@@ -1,4 +1,4 @@
-"""Energy, forces and stress of a potential: Lennard-Jones against ASE, pair by pair known."""
+"""Energy, forces and stress of a Lennard-Jones potential, compared with ASE."""
 
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ def wire() -> Atoms:
 
 
 @pytest.mark.parametrize("make", [triclinic, salt, cluster, wire])
-def test_energy_and_forces_are_those_of_ase(make, argon):
+def test_energy_and_forces_equal_ase(make, argon):
     atoms = make()
     properties = argon(from_atoms(atoms, argon.cutoff, torch.float64))
     assert_allclose(properties.energy.item(), reference(atoms).get_potential_energy(), rtol=1e-10)
@@ -66,7 +66,7 @@ def test_energy_and_forces_are_those_of_ase(make, argon):
 
 
 @pytest.mark.parametrize("make", [triclinic, salt])
-def test_stress_is_that_of_ase(make, argon):
+def test_stress_equals_ase(make, argon):
     atoms = make()
     stress = argon(from_atoms(atoms, argon.cutoff, torch.float64)).stress[0].numpy()
     expected = reference(atoms).get_stress()
@@ -88,7 +88,7 @@ def test_calculator_gives_the_same(make, argon):
         assert_allclose(atoms.get_stress(), expected.get_stress(), rtol=1e-9, atol=1e-13)
 
 
-def test_a_batch_is_its_structures_one_by_one(argon):
+def test_a_batch_equals_its_structures_one_by_one(argon):
     graphs = [from_atoms(make(), argon.cutoff, torch.float64) for make in (salt, cluster, wire)]
     together, apart = argon(join(graphs)), [argon(graph) for graph in graphs]
     assert_allclose(together.energy, torch.cat([p.energy for p in apart]), rtol=1e-12)
@@ -96,7 +96,7 @@ def test_a_batch_is_its_structures_one_by_one(argon):
     assert_allclose(together.stress, torch.cat([p.stress for p in apart]), atol=1e-14)
 
 
-def test_references_and_scale_enter_in_float64():
+def test_references_and_scale_are_applied_in_float64():
     potential = Potential(LennardJones(EPSILON, SIGMA), {18: -14000.123456789}, scale=2.0)
     plain = Potential(LennardJones(EPSILON, SIGMA), {18: 0.0})
     graph = from_atoms(triclinic(), plain.cutoff, torch.float64)
