@@ -1,18 +1,18 @@
-"""Force error against CPU time of training: ours and the peers, by their own commands.
+"""Force error against CPU time of training, for gradpot and its peers, by their own commands.
 
     python benchmarks/accuracy.py run --data DATA --runs RUNS [--peers nequip,mace] [...]
     python benchmarks/accuracy.py rates --data DATA --runs RUNS [...]
     python benchmarks/accuracy.py table
     python benchmarks/accuracy.py plot
 
-`run` trains on 950 frames of rMD17 and validates on 50, the same for all, on one thread, for each
-budget of CPU minutes, and measures the best checkpoint on test frames; what is in the file of rows
-already is not run again. Peers need their environments (peers/environments.sh); how they are
-trained is in peers/training/recipes.py. Their time counts from the beginning of their training,
-without imports, reading and building the model; ours counts from the start of the process to its
-end, with imports, compiling, evaluation and plots. `rates` tells how fast each peer steps, which
-`run` needs, and finds by itself, to fit a schedule to a budget. DATA holds the folders
-rmd17_ethanol and rmd17_aspirin.
+`run` trains on 950 frames of rMD17 and validates on 50, the same for all packages, on one thread,
+for each budget of CPU minutes. It evaluates the best checkpoint on test frames, and skips what has
+a row already. Peers need their environments (peers/environments.sh); peers/training/recipes.py says
+how they are trained. Their time counts from the beginning of training, without imports, reading and
+building the model. Ours counts from the start of the process to its end, with imports, compiling,
+evaluation and plots. `rates` prints how many steps each peer makes per CPU minute; `run` measures
+this itself where needed, to fit a schedule to a budget. DATA holds the folders rmd17_ethanol and
+rmd17_aspirin.
 """
 
 import json
@@ -40,23 +40,23 @@ MOLECULES = {
 }
 NAMES = ("painn", "schnet", "gemnet-dt", "dimenet++", "cgcnn", "forcenet")
 ADAM = "train.optimizer=adam"
-# name -> arguments of `gradpot train`; rows with Adam were made when it was the default
+# name -> arguments of `gradpot train`; rows with Adam are from when it was the default
 OURS = {f"gradpot-{name}": name for name in NAMES}
 OURS |= {f"gradpot-{name}-adam": f"{name} {ADAM}" for name in NAMES}
 OURS["gradpot-painn-128-adam"] = f"painn {ADAM} model.width=128 train.learning_rate=5e-3"
 OURS["gradpot-gemnet-dt-irelu-adam"] = f"gemnet-dt {ADAM} model.output_activation=irelu"
-# CPU seconds of the run that measures how fast a peer steps: left out, and measured
+# CPU seconds of the run that measures a peer's steps per second: ignored, then measured
 PROBE_S = (10.0, 30.0)
-# of a budget; the rest is for validations and for a machine that is slower than it was
+# fraction of a budget for the schedule; the rest allows for validation and a slower machine
 SHARE = 0.95
-# epochs of a run that its budget ends
+# number of epochs of a run that stops at its budget
 ENDLESS = 100_000
 
 app = typer.Typer(help=__doc__, add_completion=False)
 DataOption = Annotated[Path, typer.Option("--data", help="folder with the data sets")]
-RunsOption = Annotated[Path, typer.Option("--runs", help="where run folders go")]
+RunsOption = Annotated[Path, typer.Option("--runs", help="folder for the run folders")]
 RowsOption = Annotated[Path, typer.Option("--rows", help="file of rows")]
-Names = Annotated[str, typer.Option(help="separated by commas")]
+Names = Annotated[str, typer.Option(help="comma-separated")]
 ALL_PEERS = ",".join(RECIPES)
 EVERYTHING = ",".join([*OURS, *RECIPES])
 BOTH = ",".join(MOLECULES)
@@ -69,13 +69,13 @@ def run(
     rows: RowsOption = RESULTS / "accuracy.jsonl",
     peers: Names = EVERYTHING,
     molecules: Names = BOTH,
-    budgets: Annotated[str, typer.Option(help="CPU minutes")] = "2.5,5,10,20",
-    schedule: Annotated[str, typer.Option(help="annealed (where the peer can) or curve")] = (
+    budgets: Annotated[str, typer.Option(help="CPU minutes, comma-separated")] = "2.5,5,10,20",
+    schedule: Annotated[str, typer.Option(help="annealed (if the peer supports it) or curve")] = (
         "annealed"
     ),
     seed: int = 0,
 ) -> None:
-    """Train, measure, add rows."""
+    """Train and evaluate every model without a row, and add its rows."""
     minutes = sorted(float(b) for b in budgets.split(","))
     for name in peers.split(","):
         for molecule in molecules.split(","):
@@ -98,7 +98,7 @@ def rates(
     molecules: Names = BOTH,
     seed: int = 0,
 ) -> None:
-    """Optimizer steps and epochs per CPU minute of each peer, measured where not known yet."""
+    """Print optimizer steps and epochs per CPU minute of each peer; measure them if unknown."""
     print("| model | molecule | steps per CPU minute | epochs | lost at the start, s |")
     print("|---|---|---|---|---|")
     for name in peers.split(","):
@@ -112,7 +112,7 @@ def rates(
 
 @app.command()
 def table(rows: RowsOption = RESULTS / "accuracy.jsonl") -> None:
-    """Print Markdown: force MAE (energy MAE), and behind them the CPU minutes that were used."""
+    """Print Markdown tables of force MAE (energy MAE), with the CPU minutes used."""
     found = read(rows)
     budgets = sorted({row["budget_cpu_min"] for row in found})
     for molecule in MOLECULES:
@@ -170,7 +170,7 @@ class Case:
         self.test_file = self.train_file.parent / test
 
     def rows(self, minutes: list[float]) -> list[dict]:
-        """Train for these budgets; one row for each."""
+        """Train for these budgets; return one row for each."""
         print(f"{self.name}, {self.molecule}, {minutes} CPU minutes", file=sys.stderr, flush=True)
         try:
             return [self.ours(minutes[0])] if self.name in OURS else self.peer(minutes)
@@ -189,7 +189,7 @@ class Case:
         }
 
     def ours(self, minutes: float) -> dict:
-        """A run of the command line, and its model on the test frames."""
+        """Train with our command line and evaluate on the test frames."""
         folder = self.folder(f"{minutes:g}")
         out = folder / "run"
         settings = f"data.n_train={N_TRAIN} data.n_valid={N_VALID} seed={self.seed}"
@@ -198,7 +198,7 @@ class Case:
         options = f"--model {model} {settings} train.max_cpu_minutes={minutes:g}"
         command = [sys.executable, "-m", "gradpot", "train", "--data", str(self.train_file)]
         command += ["--out", str(out), *options.split()]
-        # compiled from nothing, unless the user says where compiled code is kept
+        # nothing is compiled beforehand, unless the user names a cache of compiled code
         kept = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
         cache = {"TORCHINDUCTOR_CACHE_DIR": kept or str(folder / "inductor")}
         [mark] = watch(command, folder, [float("inf")], lambda _: None, True, cache)
@@ -223,7 +223,7 @@ class Case:
         }
 
     def peer(self, minutes: list[float]) -> list[dict]:
-        """A run of the peer's command, and its best checkpoint at each budget on the test."""
+        """Train with the peer's command; evaluate its best checkpoint at each budget."""
         recipe, folder = RECIPES[self.name], self.folder(f"{minutes[-1]:g}")
         epochs, lost = ENDLESS, 0.0
         if self.mode == "annealed":
@@ -233,8 +233,8 @@ class Case:
         command = recipe.command(self.plan(epochs))
         marks = watch(command, folder, [60 * m for m in minutes], recipe.best)
         if self.mode == "annealed":
-            # validations are in it, and the machine is as it is now; also where the budget cut
-            # the run off before its schedule had ended, for then the rate was too high
+            # this rate includes validation and the present load of the machine; it also corrects
+            # a rate so high that the budget ended the run before its schedule
             self.remember(marks[-1].steps / (marks[-1].cpu_s - lost), lost)
         shown = " ".join(command[4:])
         for path in (f"{self.files()}/", str(self.files()), f"{Path(__file__).parents[1]}/"):
@@ -247,7 +247,7 @@ class Case:
                 "cpu_s": round(mark.cpu_s, 2),
                 "wall_s": round(mark.wall_s, 2),
                 "before_cpu_s": round(mark.before_s, 2),
-                # False: the budget cut the run off, and with "annealed" the schedule was not done
+                # False: the budget ended the run; an annealed schedule was not completed
                 "ended": mark.ended,
                 "steps": mark.steps,
                 "epochs": round(mark.steps / recipe.steps_per_epoch(N_TRAIN), 2),
@@ -257,7 +257,7 @@ class Case:
         ]
 
     def rate(self) -> tuple[float, float]:
-        """Optimizer steps per CPU second of a peer, and the seconds lost before the first."""
+        """Optimizer steps per CPU second of a peer, and the seconds before its first step."""
         name = f"{self.name} {self.molecule}"
         if name not in self.known_rates():
             command = RECIPES[self.name].command(self.plan(ENDLESS))
@@ -276,7 +276,7 @@ class Case:
         (self.runs / "rates.json").write_text(json.dumps(known, indent=1))
 
     def measure(self, recipe: Recipe, mark: Mark) -> dict:
-        """Errors on the test frames; None where no epoch, and so no checkpoint, was finished."""
+        """Errors on the test frames; None without a checkpoint, which the first epoch writes."""
         if mark.checkpoint is None:
             return {"errors": None, "n_parameters": None}
         frames = gradpot.read(self.test_file)
@@ -304,13 +304,13 @@ class Case:
         return Plan(self.files(), self.seed, self.mode == "annealed", epochs, N_TRAIN, N_VALID)
 
     def files(self) -> Path:
-        """The folder with the frames in the format of the peer, written once."""
+        """The folder with the frames in the peer's format, written once."""
         recipe = RECIPES[self.name]
         folder = self.runs / "data" / f"{recipe.peer}-{self.molecule}-seed{self.seed}"
         if not (folder / "complete").exists():
             folder.mkdir(parents=True, exist_ok=True)
             frames = gradpot.read(self.train_file)
-            # the frames that `gradpot train` takes
+            # the frames that `gradpot train` uses
             n_frames = frames.n_atoms.shape[0]
             parts = split(n_frames, n_train=N_TRAIN, n_valid=N_VALID, seed=self.seed)
             recipe.write(Data(frames.take(parts.train), frames.take(parts.valid)), folder)
@@ -318,7 +318,7 @@ class Case:
         return folder
 
     def folder(self, what: str) -> Path:
-        """A new folder; one that an interrupted run has left is put away."""
+        """A new folder; a folder that an interrupted run left is renamed."""
         folder = self.runs / f"{self.name}-{self.molecule}-seed{self.seed}-{self.mode}-{what}"
         if folder.exists():
             n_before = len(list(self.runs.glob(f"{folder.name}.before*")))
@@ -328,7 +328,7 @@ class Case:
 
 
 def versions(recipe: Recipe) -> dict:
-    """Of the peer and of its torch, as pip wrote them down when the environment was made."""
+    """Versions of the peer and its torch, recorded by pip when the environment was made."""
     lines = (recipe.python.parents[1] / "versions").read_text().splitlines()
     found = dict(line.split("==") for line in lines if "==" in line)
     return {"version": found[recipe.package], "torch": found["torch"]}
@@ -341,7 +341,7 @@ def machine() -> str:
 
 
 def key(row: dict) -> tuple:
-    """What a row is about; a failed one is about nothing."""
+    """What identifies a row; a failed row matches nothing, so that it is run again."""
     if "failed" in row:
         return ()
     names = ("name", "molecule", "budget_cpu_min", "seed", "schedule")

@@ -1,14 +1,14 @@
-"""What an activation costs, alone and in a training step; one thread, float32, CPU time.
+"""CPU time of activations, alone and in training steps; one thread, float32.
 
     python benchmarks/activation_kernels.py kernels
     python benchmarks/activation_kernels.py steps --data DATA
     python benchmarks/activation_kernels.py page
 
-`kernels` takes each activation through what our training step asks of it: y = φ(x), the gradient
-of Σ y·w by x, a loss of both, and its gradient by x and w. `steps` takes whole training steps of
-SchNet and PaiNN. All take turns, every other round in reverse order, eager and compiled as
-`gradpot.compile.step` does it. Rows are added to results/activation_kernels.jsonl; `page` puts the
-newest ones into benchmarks/activations.md.
+`kernels` times what our training step does with an activation: y = φ(x), the gradient of Σ y·w
+with respect to x, a loss of both, and its gradient with respect to x and w. `steps` times whole
+training steps of SchNet and PaiNN. Both run eager, and compiled as in `gradpot.compile.step`. All
+activations take turns, in reverse order every other round. Rows are added to
+results/activation_kernels.jsonl; `page` writes the newest into benchmarks/activations.md.
 """
 
 import json
@@ -52,12 +52,12 @@ app = typer.Typer(help=__doc__, add_completion=False)
 
 @app.command()
 def kernels(
-    names: Annotated[str, typer.Option(help="with commas, or all")] = "all",
+    names: Annotated[str, typer.Option(help="comma-separated, or all")] = "all",
     rounds: int = 9,
-    seconds: Annotated[float, typer.Option(help="of each block, one pass at least")] = 0.05,
+    seconds: Annotated[float, typer.Option(help="length of a block, at least one pass")] = 0.05,
     rows: Path = ROWS,
 ) -> None:
-    """Forward, backward and double backward of every activation."""
+    """Time forward, backward and double backward of every activation."""
     torch.set_num_threads(1)
     keep_memory()
     chosen = [*ACTIVATIONS, *FAMILIES] if names == "all" else names.split(",")
@@ -75,14 +75,14 @@ def alone(name: str, mode: str, n: int, width: int) -> Step:
     inputs = list(torch.randn(4, n, width, generator=random).unbind(0))
 
     def step(x: Tensor, w: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-        """Loss Σ u·y + Σ v·(∂/∂x Σ w·y), by its gradient with respect to y and the slope."""
+        """Gradient of the loss Σ u·y + Σ v·(∂/∂x Σ w·y)."""
         with torch.enable_grad():
             x, w = x.detach().requires_grad_(), w.detach().requires_grad_()
             y = function(x)
-            (pull,) = torch.autograd.grad(y, x, w, create_graph=True)
-            slopes = torch.autograd.grad((y, pull), (x, w, *parameters), (u, v))
-        # in a network, products of matrices read all of them
-        return y.detach(), pull.detach(), *slopes
+            (first,) = torch.autograd.grad(y, x, w, create_graph=True)
+            second = torch.autograd.grad((y, first), (x, w, *parameters), (u, v))
+        # return all, because the matrix products of a network read all of them
+        return y.detach(), first.detach(), *second
 
     if mode == "compiled":
         example = [tensor[: width + 1] for tensor in inputs]
@@ -100,13 +100,13 @@ def alone(name: str, mode: str, n: int, width: int) -> Step:
 def steps(
     data: Annotated[Path, typer.Option(help="folder with the data sets")] = Path("data"),
     names: str = "irelu,softplus,silu,ssp",
-    modes: Annotated[str, typer.Option(help="with commas")] = ",".join(MODES),
-    n_frames: Annotated[int, typer.Option(help="of ethanol in a batch")] = 10,
+    modes: Annotated[str, typer.Option(help="comma-separated")] = ",".join(MODES),
+    n_frames: Annotated[int, typer.Option(help="ethanol molecules in a batch")] = 10,
     rounds: int = 9,
     seconds: float = 0.3,
     rows: Path = ROWS,
 ) -> None:
-    """Loss and gradient of whole networks for a batch of rMD17 ethanol."""
+    """Time the loss and gradient of whole networks for a batch of rMD17 ethanol."""
     torch.set_num_threads(1)
     keep_memory()
     frames = read(data / "rmd17_ethanol" / "rmd17_ethanol_train1000.npz")
@@ -136,13 +136,13 @@ def whole(model: str, name: str, mode: str, graphs, n_frames: int) -> Step:
 
 
 def measured(jobs: dict[tuple[str, str], Step], rounds: int, seconds: float, about: dict):
-    """Rows of everybody's CPU time for one pass, by turns."""
+    """Rows with the CPU time of one pass of each job; the jobs take turns."""
     blocks: dict[tuple[str, str], list[float]] = {key: [] for key in jobs}
     for job in jobs.values():
         job()
-    for turn in range(rounds):
-        # there and back: who comes first in one round comes last in the next
-        for key in list(jobs) if turn % 2 == 0 else list(jobs)[::-1]:
+    for i in range(rounds):
+        # reverse the order every other round, so that no job is always first
+        for key in list(jobs) if i % 2 == 0 else list(jobs)[::-1]:
             blocks[key].append(block(jobs[key], seconds))
     out = []
     for (name, mode), taken in blocks.items():
@@ -155,7 +155,7 @@ def measured(jobs: dict[tuple[str, str], Step], rounds: int, seconds: float, abo
 
 
 def block(job: Step, seconds: float) -> float:
-    """CPU time of one pass in ms: the mean over `seconds`, after one that does not count."""
+    """Mean CPU time of one pass in ms over `seconds`, after one uncounted pass."""
     job()
     n, begun = 0, time.process_time()
     while n == 0 or time.process_time() - begun < seconds:
@@ -166,7 +166,7 @@ def block(job: Step, seconds: float) -> float:
 
 @app.command()
 def page(rows: Path = ROWS) -> None:
-    """Put the tables between the markers of benchmarks/activations.md."""
+    """Write the tables between the markers of benchmarks/activations.md."""
     newest: dict[tuple, dict] = {}
     for row in map(json.loads, rows.read_text().splitlines()):
         place = (row["kind"], row.get("n"), row.get("model"), row["mode"], row["activation"])
@@ -183,7 +183,7 @@ def page(rows: Path = ROWS) -> None:
 
 
 def kernel_table(newest: dict[tuple, dict]) -> str:
-    """Activations by size and mode: CPU ms, and in parts of ssp's."""
+    """CPU ms of each activation by size and mode, and its ratio to ssp."""
     columns = [(n, mode) for n, _ in SIZES for mode in MODES]
     names = [name for kind, *_, name in newest if kind == "kernel"]
     heads = [f"{n:,} × {width}, {mode}" for n, width in SIZES for mode in MODES]

@@ -1,19 +1,19 @@
-"""Which activation? Trainings that differ in one thing, and the errors they reach.
+"""Which activation is best? Errors of trainings that differ in one setting.
 
     python benchmarks/activations.py run --data DATA --runs RUNS [--studies rates,seeds] [--jobs 2]
     python benchmarks/activations.py plan
 
-A study is a list of cases; a case is a training by the command line, of a number of epochs or of
-CPU minutes, and the errors of its model on frames that it has not seen. `run` does the cases of
-the studies in their order, several at once, each on one thread, and adds a row for each to
-results/activations.jsonl; a case that has a row is not run again, so that the command can be
-stopped and repeated. `plan` tells how many cases of each study have rows.
+A study is a list of cases. A case is one `gradpot train` command, with a budget of epochs or CPU
+minutes, and the errors of its model on unseen frames. `run` works through the cases of each study,
+several at once, each on one thread, and adds one row per case to results/activations.jsonl. It
+skips cases that have a row, so it can be stopped and repeated. `plan` shows how many cases of each
+study have rows.
 
-Rates come first: PaiNN and SchNet are trained with `silu`, `ssp`, `irelu` and `capped_irelu`, PaiNN
-with `ielu` and `irelu_spline` too, at three learning rates with the first seed, and the rate whose
-validation forces are best is the one that the later studies take. That is all the tuning, and it is
-the same for each. Compiled code is kept in RUNS/inductor, and made before a training of so many CPU
-minutes begins; `compile_cpu_s` of `train_cpu_s` went into compiling or loading it.
+Learning rates come first: PaiNN and SchNet are trained with `silu`, `ssp`, `irelu` and
+`capped_irelu`, PaiNN also with `ielu` and `irelu_spline`, at three rates with the first seed. Later
+studies use the rate with the smallest validation error of forces. There is no other tuning.
+Compiled code is kept in RUNS/inductor and is made before a training with a budget of CPU minutes
+begins; `compile_cpu_s` is the part of `train_cpu_s` that went into compiling or loading it.
 """
 
 import json
@@ -32,10 +32,12 @@ from accuracy import machine, read
 from peers.training.watch import ONE_THREAD
 
 ROWS = Path(__file__).parent / "results" / "activations.jsonl"
-# training file and test file; how stress is read; of a file of 1,000 frames or more
+# training file, test file
 ETHANOL = ("rmd17_ethanol/rmd17_ethanol_train1000.npz", "rmd17_ethanol/rmd17_ethanol_test500.npz")
 SILICON = ("mlearn_si/si_training214.npz", "mlearn_si/si_test25.npz")
+# how to read the stress of SILICON
 KBAR = "--stress-key virial_stress --stress-unit kbar --stress-order vasp --stress-sign compression"
+# split of files with 1,000 frames or more
 FEW = "data.n_train=950 data.n_valid=50"
 app = typer.Typer(help=__doc__, add_completion=False)
 RowsOption = Annotated[Path, typer.Option("--rows", help="file of rows")]
@@ -46,13 +48,13 @@ class System(NamedTuple):
 
     train: str
     test: str | None
-    """None: the frames of the training file that are left"""
+    """None: the remaining frames of the training file"""
     reading: str
     settings: str
     epochs: int
-    """of models whose step is compiled"""
+    """for models whose step is compiled"""
     slow_epochs: int
-    """of the others"""
+    """for the other models"""
 
 
 SYSTEMS = {
@@ -65,7 +67,7 @@ SYSTEMS = {
         25,
         4,
     ),
-    # the authors' setting: energies of −10⁵ kcal/mol
+    # the IReLU authors' setting: energies near −10⁵ kcal/mol
     "md17": System(
         "md17_ethanol/md17_ethanol_2000.npz",
         None,
@@ -95,14 +97,14 @@ PUBLISHED = {
 }
 FOUR = ("silu", "ssp", "irelu", "capped_irelu")
 TUNED = {"painn": (*FOUR, "ielu", "irelu_spline"), "schnet": FOUR}
-# half the default, the default and twice that
+# half the default, the default, twice the default
 RATES = {"painn": (2.5e-3, 5e-3, 1e-2), "schnet": (1.25e-3, 2.5e-3, 5e-3)}
 MUON_RATE = 2.5e-3
-# where it is not that of a case
+# for models whose default differs from that of `Case`
 DEFAULT_RATE = {"dimenet++": 2e-3}
 SEEDS = (0, 1, 2)
 OTHERS = ("leaky_irelu", "tent", "softplus", "gelu", "tanh", "elu")
-# the authors' constant on MD17 is 10⁶ kcal/mol
+# the IReLU authors' constant for MD17 is 10⁶ kcal/mol
 CONSTANT = {"constant": "rescale.constant=43364.1"}
 TIME_CPU_MINUTES, DEFAULTS_CPU_MINUTES = 1.5, 3.0
 
@@ -116,14 +118,14 @@ class Case(NamedTuple):
     learning_rate: float = 5e-3
     seed: int = 0
     output_activation: str | None = None
-    """of models that have it; None: the same"""
+    """only of models that have one; None: same as `activation`"""
     rescale: str = "forces"
     norm: str | None = None
     cpu_minutes: float | None = None
     """None: the epochs of the system"""
     batch_size: int = 5
     optimizer: str = "adam"
-    """rows without one are of the time when there was no other"""
+    """rows without this key are older and used Adam"""
 
     @property
     def name(self) -> str:
@@ -153,7 +155,7 @@ class Case(NamedTuple):
 
 
 def case_of(row: dict) -> Case:
-    """What a row is about."""
+    """The case of a row."""
     return Case(**{key: row[key] for key in Case._fields if key in row})
 
 
@@ -174,14 +176,14 @@ def seeds(found: list[dict]) -> Iterator[Case]:
 
 
 def equal_time(found: list[dict]) -> Iterator[Case]:
-    """The same processor time instead of the same number of steps."""
+    """Equal CPU time instead of equal steps."""
     for case in seeds(found):
         if case.model == "painn":
             yield case._replace(cpu_minutes=TIME_CPU_MINUTES)
 
 
 def defaults(found: list[dict]) -> Iterator[Case]:
-    """Whether the default rate and batch size suit structures that they were not chosen for."""
+    """Whether the default rate and batch size, chosen on ethanol, suit other structures."""
     for system in ("silicon", "mixed"):
         for rate, batch_size in ((5e-3, 5), (2.5e-3, 5), (1e-2, 5), (5e-3, 2), (5e-3, 10)):
             case = Case(system, "painn", PUBLISHED["painn"], rate, batch_size=batch_size)
@@ -195,7 +197,7 @@ def others(found: list[dict]) -> Iterator[Case]:
 
 
 def untuned(found: list[dict]) -> Iterator[Case]:
-    """Models that are not tuned: as published, with IReLU, and with it where its authors put it."""
+    """Untuned models: as published, with IReLU, and with IReLU only where its authors use it."""
     for model in ("cgcnn", "forcenet", *SLOW):
         for activation in dict.fromkeys((PUBLISHED[model], "irelu", "capped_irelu")):
             yield Case("ethanol", model, activation, tuned(found, model, activation))
@@ -205,14 +207,14 @@ def untuned(found: list[dict]) -> Iterator[Case]:
 
 
 def output_blocks(found: list[dict]) -> Iterator[Case]:
-    """IReLU where its authors put it in GemNet-dT, three seeds."""
+    """IReLU in the output blocks of GemNet-dT, where its authors use it; three seeds."""
     for seed in SEEDS:
         for output in (None, "irelu"):
             yield Case("ethanol", "gemnet-dt", "silu", seed=seed, output_activation=output)
 
 
 def rescalings(found: list[dict]) -> Iterator[Case]:
-    """What references and scale do, in both units."""
+    """Effect of reference energies and scale, with labels in both units."""
     for model, system in (("schnet", "md17"), ("painn", "ethanol"), ("painn", "md17")):
         for mode in ("none", "offset", "constant", "forces", "natural"):
             for activation in (PUBLISHED[model], "irelu"):
@@ -221,7 +223,7 @@ def rescalings(found: list[dict]) -> Iterator[Case]:
 
 
 def norms(found: list[dict]) -> Iterator[Case]:
-    """Batch norm where it was published."""
+    """Batch norm in the models that were published with it."""
     for model in ("cgcnn", "forcenet"):
         for norm in (None, "batch"):
             for activation in (PUBLISHED[model], "irelu"):
@@ -237,14 +239,14 @@ def systems(found: list[dict]) -> Iterator[Case]:
 
 
 def mixed_rates(found: list[dict]) -> Iterator[Case]:
-    """Whether the rates tuned on ethanol decide who wins among mixed molecules."""
+    """Whether the rates tuned on ethanol decide which activation is best for mixed molecules."""
     for rate in RATES["painn"]:
         for activation in ("silu", "irelu"):
             yield Case("mixed", "painn", activation, rate)
 
 
 def muon(found: list[dict]) -> Iterator[Case]:
-    """The default optimizer: its default rate with three seeds, half and twice that with one."""
+    """The default optimizer: default rate with three seeds, half and twice that with one."""
     for activation in ("silu", "irelu"):
         case = Case("ethanol", "painn", activation, MUON_RATE, optimizer="muon")
         yield from (case._replace(seed=seed) for seed in SEEDS)
@@ -253,7 +255,7 @@ def muon(found: list[dict]) -> Iterator[Case]:
 
 
 def muon_defaults(found: list[dict]) -> Iterator[Case]:
-    """Whether its default rate suits structures that it was not chosen for."""
+    """Whether the default rate of Muon, chosen on ethanol, suits other structures."""
     for system in ("silicon", "mixed"):
         for factor in (1.0, 0.5, 2.0):
             case = Case(system, "painn", "silu", factor * MUON_RATE, optimizer="muon")
@@ -268,7 +270,7 @@ STUDIES = {study.__name__: study for study in ALL}
 
 
 def tuned(found: list[dict], model: str, activation: str) -> float:
-    """The rate with the best validation forces; the default where there was no tuning."""
+    """The rate with the smallest validation error of forces; the default if untuned."""
     if activation not in TUNED.get(model, ()):
         return DEFAULT_RATE.get(model, Case._field_defaults["learning_rate"])
     tried = {case for case in rates([]) if (case.model, case.activation) == (model, activation)}
@@ -280,13 +282,13 @@ def tuned(found: list[dict], model: str, activation: str) -> float:
 @app.command()
 def run(
     data: Annotated[Path, typer.Option(help="folder with the data sets")] = Path("data"),
-    runs: Annotated[Path, typer.Option(help="where run folders go")] = Path("runs"),
-    studies: Annotated[str, typer.Option(help="with commas")] = ",".join(STUDIES),
-    models: Annotated[str, typer.Option(help="with commas, or all")] = "all",
+    runs: Annotated[Path, typer.Option(help="folder for the run folders")] = Path("runs"),
+    studies: Annotated[str, typer.Option(help="comma-separated")] = ",".join(STUDIES),
+    models: Annotated[str, typer.Option(help="comma-separated, or all")] = "all",
     jobs: Annotated[int, typer.Option(help="trainings at once")] = 1,
     rows: RowsOption = ROWS,
 ) -> None:
-    """Train, measure, add rows."""
+    """Train and evaluate every case without a row, and add its row."""
     runs.mkdir(parents=True, exist_ok=True)
     lock = Lock()
 
@@ -309,7 +311,7 @@ def run(
 
 @app.command()
 def plan(rows: RowsOption = ROWS) -> None:
-    """Tell what is done."""
+    """Show how many cases of each study have rows."""
     found = read(rows)
     for name, study in STUDIES.items():
         cases = list(dict.fromkeys(study(found)))
@@ -321,7 +323,7 @@ def has_row(case: Case, found: list[dict]) -> bool:
 
 
 def measured(case: Case, data: Path, runs: Path) -> dict:
-    """Train and evaluate; a training whose loss is not finite is a row too."""
+    """Train and evaluate; a failed training also gives a row."""
     system, out = SYSTEMS[case.system], runs / case.name
     command = case.command(data)
     shown = " ".join(["gradpot", *command]).replace(f"{data}/", "")
@@ -345,7 +347,7 @@ def measured(case: Case, data: Path, runs: Path) -> dict:
 
 
 def warm_up(case: Case, data: Path, runs: Path) -> None:
-    """Compile the case's step, so that nobody's budget pays for it: a training of no length."""
+    """Compile the case's step before its time budget starts, by a very short training."""
     out = runs / f"compiled-{case.system}-{case.model}-{case.activation}-{case.rescale}"
     if not (out / "results.json").exists():
         command = case._replace(cpu_minutes=1e-3).command(data)
@@ -353,7 +355,7 @@ def warm_up(case: Case, data: Path, runs: Path) -> None:
 
 
 def gradpot(runs: Path, arguments: list[str], printed: Path) -> str | None:
-    """Run the command line on one thread; its last line of complaint where it fails."""
+    """Run gradpot on one thread; returns the last line of standard error if it fails."""
     cache = {"TORCHINDUCTOR_CACHE_DIR": str(runs / "inductor")}
     with open(printed, "w") as file:
         done = subprocess.run(

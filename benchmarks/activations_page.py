@@ -1,9 +1,9 @@
-"""Put the measured tables and the figure of the studies into benchmarks/activations.md.
+"""Write the tables and the figure of the studies into benchmarks/activations.md.
 
     python benchmarks/activations_page.py
 
-Text between `<!-- NAME -->` and `<!-- end -->` is made here, from results/activations.jsonl and
-results/physics.jsonl alone; `activation_kernels.py page` makes its own part.
+This script makes the text between `<!-- NAME -->` and `<!-- end -->`, only from
+results/activations.jsonl and results/physics.jsonl; `activation_kernels.py page` makes its part.
 """
 
 import re
@@ -34,7 +34,7 @@ def table(head: list[str], lines: list[list]) -> str:
 
 
 def of_study(name: str, rows: list[Row]) -> list[Row]:
-    """Rows of a study, in its order; of a case that was measured twice, the newest row."""
+    """Rows of a study, in its order; the newest row of each case."""
     newest = {case_of(row): row for row in rows}
     return [newest[case] for case in dict.fromkeys(STUDIES[name](rows)) if case in newest]
 
@@ -79,10 +79,10 @@ def where(row: Row) -> str:
 
 
 def rates(rows: list[Row]) -> str:
-    """Validation errors of each rate; `tuned` takes the best."""
+    """Validation errors of each rate, and the rate that `tuned` chooses."""
     found = of_study("rates", rows)
     lines = []
-    heads = ["", "half the default", "default", "twice", "taken"]
+    heads = ["", "half the default", "default", "twice", "used"]
     for model, name, mine in groups(found):
         row_of = {r["learning_rate"]: r for r in mine}
         cells = [validation(row_of.get(r)) for r in RATES[model]]
@@ -97,7 +97,7 @@ def validation(row: Row | None) -> str:
 
 
 def seeds(rows: list[Row]) -> str:
-    """Equal steps, tuned rates, three seeds."""
+    """Test errors at equal steps and tuned rates, for three seeds."""
     lines = []
     for model, name, mine in groups(of_study("seeds", rows)):
         good = [row for row in mine if row["test"]]
@@ -121,7 +121,7 @@ def groups(rows: list[Row]) -> Iterable[tuple[str, str, list[Row]]]:
 
 
 def step_ms(rows: list[Row]) -> str:
-    """The smallest time of all seeds, because disturbances only add."""
+    """The shortest time of all seeds, because disturbances only add time."""
     times = [1e3 * (row["train_cpu_s"] - row["compile_cpu_s"]) / row["steps"] for row in rows]
     return f"{min(times):.2f}" if times else ""
 
@@ -151,7 +151,7 @@ def defaults(rows: list[Row], study: str = "defaults") -> str:
 
 
 def physics(rows: list[Row]) -> str:
-    """Drift, jumps of the force constant, frequencies: means over the seeds."""
+    """Energy drift, jumps of the force constant and frequencies, averaged over the seeds."""
     found = read(PHYSICS)
     kelvins = sorted({d["temperature_K"] for row in found for d in row["drift"]})
     heads = [f"drift {kelvin:g} K, meV/atom/ns (scatter, meV/atom)" for kelvin in kelvins]
@@ -180,7 +180,7 @@ def drifts(found: list[Row], kelvin: float) -> str:
 
 
 def figure(rows: list[Row]) -> None:
-    """Test errors of forces at equal steps, a point for each seed."""
+    """Plot the test errors of forces at equal steps, one point per seed."""
     panels = plt.subplots(1, len(TUNED), figsize=(9, 3.6), layout="constrained")[1]
     for panel, model in zip(panels, TUNED):
         mine = [row for row in of_study("seeds", rows) if row["model"] == model and row["test"]]

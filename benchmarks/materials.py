@@ -1,11 +1,12 @@
-"""Silicon as docs/materials.md has it: trained, relaxed, strained, and its phonons; and ethanol.
+"""Measurements of docs/materials.md: silicon, its elasticity and phonons; errors for ethanol.
 
-    python benchmarks/materials.py run --data DATA     # rows of results/materials.jsonl, resumable
-    python benchmarks/materials.py page                # the tables of docs/materials.md
+    python benchmarks/materials.py run --data DATA     # adds rows to results/materials.jsonl
+    python benchmarks/materials.py page                # writes the tables of docs/materials.md
 
-DATA holds mlearn_si and rmd17_ethanol. Every silicon model is trained by the command of the page,
-with a seed. Then the Python of the page runs on it as it stands there, and a row keeps what its
-variables hold. Ethanol is trained for the same number of steps with each norm.
+DATA holds the folders mlearn_si and rmd17_ethanol. Every silicon model is trained with the command
+of the page and a seed. Then the page's Python code runs on the model, and a row stores the values
+of its variables. Ethanol is trained for the same number of steps with each norm. `run` skips cases
+that have a row.
 """
 
 import json
@@ -57,9 +58,9 @@ app = typer.Typer(help=__doc__, add_completion=False)
 @app.command()
 def run(
     data: Annotated[Path, typer.Option(help="folder with the data sets")] = Path("data"),
-    systems: Annotated[str, typer.Option(help="with commas")] = ",".join(SYSTEMS),
+    systems: Annotated[str, typer.Option(help="comma-separated")] = ",".join(SYSTEMS),
 ) -> None:
-    """Train what has no row yet, and append its row."""
+    """Train every case that has no row yet, and append its row."""
     done = {(row["system"], row["norm"], row["seed"]) for row in read(ROWS)}
     wanted = [(s, norm, seed) for seed in SEEDS for s in systems.split(",") for norm in NORMS]
     for case in wanted:
@@ -84,14 +85,14 @@ def measure(system: str, norm: str, seed: int, data: Path) -> dict:
 
 
 def gradpot(command: str, folder: Path) -> dict:
-    """What a command prints with --json."""
+    """The JSON output of a command that ends with --json."""
     words = [sys.executable, "-m", *command.split()]
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
 
 def properties(folder: Path) -> dict:
-    """What the variables of the page hold, and the force constant of an atom of silicon."""
+    """Values of the page's variables, and force constants of an atom in silicon."""
     text = (
         PAGE.read_text().replace("RUN/", f"{folder}/RUN/").replace('"npt"\n', f'"{folder}/npt"\n')
     )
@@ -99,7 +100,7 @@ def properties(folder: Path) -> dict:
     try:
         for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
             exec(compile(block, PAGE.name, "exec"), names)
-    except Exception as error:  # a potential with cones may not relax, or fall apart in dynamics
+    except Exception as error:  # with cones, relaxation or dynamics may fail
         names["failed"] = f"{type(error).__name__}: {error}"
     found = {key: names.get(key) for key in ("a", "bulk_modulus", "c11", "c12", "c44", "failed")}
     frequencies = {key: list(f) for key, f in names.get("frequencies", {}).items()}
@@ -124,7 +125,7 @@ def force_constant(atoms, x: float) -> float:
 
 @app.command()
 def page() -> None:
-    """Put the tables into docs/materials.md."""
+    """Write the tables into docs/materials.md."""
     text = PAGE.read_text()
     for mark, lines in (("materials", table()), ("cone", cone())):
         between = re.compile(f"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)", re.DOTALL)
@@ -137,7 +138,7 @@ def rows(system: str, norm: str) -> list[dict]:
 
 
 def table() -> list[str]:
-    """Properties of silicon: mean and range over the seeds, beside DFT and experiment."""
+    """Properties of silicon: median and range over the seeds, with DFT and experiment."""
     found = rows("silicon", "smooth")
     lines = ["| | gradpot | DFT | measured |", "|---|---|---|---|"]
     names = {"a": "lattice constant, Å", "bulk_modulus": "bulk modulus, GPa"}
@@ -173,7 +174,7 @@ def spread(values: list[float], digits: int) -> str:
 
 
 def distinct(spectra: np.ndarray) -> str:
-    """Median frequencies over the seeds; degenerate ones once."""
+    """Median frequencies over the seeds, each degenerate one listed once."""
     values = [f"{value:.1f}" for value in np.median(spectra, axis=0)]
     return ", ".join(dict.fromkeys(values))
 

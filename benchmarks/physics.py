@@ -1,20 +1,21 @@
-"""What an activation costs in physics: drift of the energy, smoothness of forces, vibrations.
+"""Effect of activations on physics: energy drift, smoothness of forces, vibrations.
 
     python benchmarks/physics.py --data DATA --runs RUNS [--activations silu,irelu] [...]
 
-RUNS holds the models that `activations.py run --studies rates,seeds` has trained on rMD17 ethanol.
-A row of results/physics.jsonl for each model:
+RUNS holds the models that `activations.py run --studies rates,seeds` trained on rMD17 ethanol.
+Each model gives one row of results/physics.jsonl:
 
-- `drift`: velocity Verlet, 0.5 fs, 100 ps from the relaxed molecule, through the compiled
-  calculator (float32 network); slope of the total energy against time, its scatter, and the
-  temperature that the dynamics had.
+- `drift`: velocity Verlet with 0.5 fs for 100 ps from the relaxed molecule, with the compiled
+  calculator (float32 network). It has the slope of a line through the total energy over time, the
+  scatter around that line, and the mean temperature.
 - `stretch`: the O–H bond of the relaxed molecule from 0.85 to 1.25 Å in steps h of 10⁻³ and 10⁻⁴ Å,
-  float64. k is the difference of the hydrogen's force along the bond over h; given are the largest
-  change of k from one step to the next for both h. Where forces have two derivatives it falls
-  with h, where k jumps it does not.
+  in float64. k is the change of the hydrogen's force along the bond, divided by h. The row has the
+  largest change of k from one step to the next for both h. It falls with h where forces have two
+  derivatives, and stays where k jumps.
 - `vibrations`: frequencies of the relaxed molecule by central differences of forces, with
-  displacements of 0.01 and 0.001 Å, float64; and the curvature along a normal mode of the reference
-  method, whose energies are in the data set, by the same five points, as a frequency.
+  displacements of 0.01 and 0.001 Å, in float64. Also the frequency of one normal mode of the
+  reference method, from the curvature through the same five points for the model and the reference,
+  whose energies are in the data set.
 """
 
 import tempfile
@@ -52,15 +53,17 @@ app = typer.Typer(help=__doc__, add_completion=False)
 @app.command()
 def run(
     data: Annotated[Path, typer.Option(help="folder with the data sets")] = Path("data"),
-    runs: Annotated[Path, typer.Option(help="run folders of activations.py")] = Path("runs"),
-    models: Annotated[str, typer.Option(help="with commas")] = "painn",
-    activations: Annotated[str, typer.Option(help="with commas")] = ",".join(FOUR),
-    seeds: Annotated[str, typer.Option(help="with commas")] = ",".join(map(str, SEEDS)),
-    time_ps: Annotated[float, typer.Option(help="of each dynamics")] = 100.0,
-    temperatures: Annotated[str, typer.Option(help="K, with commas")] = "300,500",
+    runs: Annotated[
+        Path, typer.Option(help="folder with the run folders of activations.py")
+    ] = Path("runs"),
+    models: Annotated[str, typer.Option(help="comma-separated")] = "painn",
+    activations: Annotated[str, typer.Option(help="comma-separated")] = ",".join(FOUR),
+    seeds: Annotated[str, typer.Option(help="comma-separated")] = ",".join(map(str, SEEDS)),
+    time_ps: Annotated[float, typer.Option(help="length of each dynamics run")] = 100.0,
+    temperatures: Annotated[str, typer.Option(help="K, comma-separated")] = "300,500",
     rows: Path = ROWS,
 ) -> None:
-    """Measure every model that was trained and has no row yet."""
+    """Measure every trained model that has no row yet."""
     trained = read(TRAINED)
     good = [row for row in trained if row["test"]]
     done = {(row["model"], row["activation"], row["seed"]) for row in read(rows)}
@@ -83,7 +86,7 @@ def about(case: Case) -> dict:
 
 
 def static(file: Path, data: Path) -> dict:
-    """What needs no dynamics."""
+    """The measurements that need no dynamics."""
     atoms = relaxed(file, data)
     return {"stretch": stretch(atoms), "vibrations": vibrations(atoms, data)}
 
@@ -120,13 +123,13 @@ def stretch(atoms: Atoms) -> dict:
 
 
 def vibrations(atoms: Atoms, data: Path) -> dict:
-    """Frequencies in cm⁻¹, and the reference's mode."""
+    """Frequencies in cm⁻¹, and the error of one mode of the reference."""
     frequencies = []
     for displacement in DISPLACEMENTS:
         with tempfile.TemporaryDirectory() as folder:
             found = Vibrations(atoms, name=f"{folder}/vibrations", delta=displacement)
             found.run()
-            # six of them belong to the molecule as a whole
+            # the lowest six are translations and rotations
             frequencies.append(np.sort(found.get_frequencies().real)[6:])
     first, second = frequencies
     reference, own = curvatures(atoms.calc, data)
@@ -139,7 +142,7 @@ def vibrations(atoms: Atoms, data: Path) -> dict:
 
 
 def curvatures(calculator: Calculator, data: Path) -> tuple[float, float]:
-    """Second derivative of the energy along the mode, by the reference and by the model."""
+    """Second derivatives of the energy along the mode: reference, model."""
     path = ase.io.read(data / MODE, ":")
     reference = np.array([frame.get_potential_energy() for frame in path])
     middle = int(reference.argmin())
@@ -153,10 +156,10 @@ def curvatures(calculator: Calculator, data: Path) -> tuple[float, float]:
 
 
 def drift(file: Path, data: Path, temperature_K: float, time_ps: float) -> dict:
-    """Total energy over time in NVE dynamics."""
+    """Drift of the total energy in NVE dynamics."""
     atoms = relaxed(file, data)
     atoms.calc = Calculator(file, compile=True)
-    # half of it goes into the bonds
+    # half of the kinetic energy becomes potential energy
     start_K = 2 * temperature_K
     settings = md.Settings(start_K, time_ps, log_every_fs=10, save_every_fs=1e4)
     with tempfile.TemporaryDirectory() as folder:

@@ -2,8 +2,8 @@
 
     python benchmarks/readme_figure.py
 
-One line per package, its best network. The figure is made from results/accuracy.jsonl alone, in
-which the newest row of a command and budget counts, and written twice, for light and dark pages.
+One line per package, for its best network. The figure uses only results/accuracy.jsonl, the newest
+row of each command and budget, and is written twice, for light and dark pages.
 """
 
 from pathlib import Path
@@ -30,12 +30,12 @@ OURS = "gradpot-painn"
 MOLECULES = ("ethanol", "aspirin")
 MINUTES = (2.5, 5, 10, 20)
 ERRORS = {"ethanol": (5, 10, 20, 40), "aspirin": (12.5, 25, 50, 100, 200)}
-# page, text, ours, the others: GitHub's two pages
+# colors of page, text, gradpot and the others, for GitHub's two themes
 COLORS = {
     "light": ("#ffffff", "#1f2328", "#d9480f", "#6e7781"),
     "dark": ("#0d1117", "#e6edf3", "#ff922b", "#9198a1"),
 }
-# the least distance between two labels, as a share of the height of a panel
+# smallest distance between two labels, as a fraction of the panel height
 APART = 0.062
 
 
@@ -51,7 +51,7 @@ def errors(molecule: str) -> dict[str, list[float]]:
 
 
 def spread(heights: list[float], least: float) -> list[float]:
-    """Move numbers as little as that leaves `least` between neighbors; their order stays."""
+    """Move numbers apart, as little as possible, to gaps of at least `least`; keep their order."""
     order = np.argsort(heights)
     moved = np.array(heights)[order]
     for _ in range(200):
@@ -65,7 +65,7 @@ def spread(heights: list[float], least: float) -> list[float]:
 
 
 def panel(axes: Axes, molecule: str, colors: tuple[str, str, str, str]) -> None:
-    """The lines of one molecule, with labels at their ends."""
+    """Draw the lines of one molecule, with labels at their ends."""
     page, text, ours, others = colors
     lines = errors(molecule)
     ticks = ERRORS[molecule]
@@ -95,7 +95,7 @@ def panel(axes: Axes, molecule: str, colors: tuple[str, str, str, str]) -> None:
 
 
 def main() -> None:
-    """Write both files."""
+    """Write both images."""
     IMAGES.mkdir(exist_ok=True)
     for scheme, colors in COLORS.items():
         figure, panels = plt.subplots(1, 2, figsize=(10.5, 3.8), layout="constrained")

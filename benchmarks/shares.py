@@ -1,13 +1,13 @@
-"""Where the time of our compiled training steps and calls goes.
+"""Where our compiled training steps and calls spend their time.
 
     python benchmarks/shares.py --data DATA
 
-A training step is recorded by torch's profiler: matrix products, what the compiler made (fused
-arithmetic, gathers, sums by atom), and all that is around them. A call is timed as a whole, and its
-network alone on the same inputs. `floor_ms` is what the matrix products of the eager step or call
-would take at the rate of a 2048 × 2048 product, `weights_ms` what reading every weight twice (once
-forward, once backward) takes at the rate at which this processor sums up memory of that size. Rows
-are added to results/shares.jsonl. One thread, denormals flushed.
+torch's profiler splits a training step into matrix products, compiled kernels (fused arithmetic,
+gathers, sums by atom), and the rest. A call is timed as a whole, and its network alone on the same
+inputs. `floor_ms` is the time of the matrix products of the eager step or call at the rate of a
+2048 × 2048 product. `weights_ms` is the time to read every weight twice (forward and backward), at
+the rate at which this processor sums memory of that size. Rows are added to results/shares.jsonl.
+One thread, denormals flushed.
 """
 
 import time
@@ -51,7 +51,7 @@ def main(
 
 
 def row(found: dict, model: str, system: str) -> dict:
-    """One line of results, with what the processor could do."""
+    """One line of results, with the rate that the processor reaches."""
     rate = gemm_rate(1)["gemm_gflops_per_cpu_s"]
     floor = {"gemm_gflops_per_cpu_s": round(rate, 2), "floor_ms": 1e-6 * found["flops"] / rate}
     out = {**common(), "model": model, "system": system, **found, **floor}
@@ -60,7 +60,7 @@ def row(found: dict, model: str, system: str) -> dict:
 
 
 def training(model: str, frames: systems.Frames) -> dict:
-    """Shares of a compiled step, CPU ms."""
+    """Parts of a compiled step, CPU ms."""
     torch.manual_seed(0)
     flops = operations(ours.training(model, frames, "eager")[0])
     step, n_parameters = ours.training(model, frames, "compiled")
@@ -87,7 +87,7 @@ def training(model: str, frames: systems.Frames) -> dict:
 
 
 def call(model: str, frames: systems.Frames, repetitions: int) -> dict:
-    """The whole of a compiled call, and its network alone, CPU ms."""
+    """A whole compiled call, and its network alone, CPU ms."""
     torch.manual_seed(0)
     flops = operations(forces_of(ours.calculator(model, frames, "eager")[0], frames))
     calculator, n_parameters = ours.calculator(model, frames, "compiled")
@@ -120,13 +120,13 @@ def operations(step: Callable) -> int:
 
 
 def reading_ms(n_numbers: int) -> float:
-    """CPU ms to read this many floats once, by summing them."""
+    """CPU ms to read this many floats once, measured by summing them."""
     numbers = torch.zeros(n_numbers)
     return median_ms(numbers.sum, 50)
 
 
 def median_ms(function: Callable, repetitions: int) -> float:
-    """Of CPU time."""
+    """Median CPU time of one call of the function, ms."""
     taken = []
     for _ in range(repetitions):
         before = time.process_time()

@@ -1,13 +1,13 @@
-"""Speed of training steps and of ASE calls, ours and others', in one run on one machine.
+"""Speed of training steps and ASE calls of gradpot and other packages, on one machine.
 
     python benchmarks/speed.py run --data DATA [--only call] [--peers pyg,mace] ...
     python benchmarks/speed.py growth --data DATA
     python benchmarks/speed.py show
 
-Everybody who takes part in a comparison works a short while in each round, one after the other,
-so that whatever else the machine does hits all alike; medians are over the rounds. Every round
-also multiplies two matrices, to know what the processor could do. Rows are added to
-results/speed.jsonl and results/growth.jsonl; README.md says what is in them.
+The packages of a comparison take turns: in every round, each works for a short time, so that other
+load on the machine affects all of them alike. Medians are over the rounds. Every round also
+multiplies two matrices, to measure what the processor can do. Rows are added to results/speed.jsonl
+and results/growth.jsonl; README.md describes their columns.
 """
 
 import json
@@ -39,7 +39,7 @@ Data = Annotated[Path, typer.Option(help="folder with the data sets")]
 
 
 class Comparison(NamedTuple):
-    """What all take part in."""
+    """One piece of work that all packages do."""
 
     kind: str
     """train or call"""
@@ -54,12 +54,12 @@ ALL = [
     Comparison("train", "aspirin", 32, 2),
     Comparison("call", "water", 1, 2),
 ]
-# slow, and measured for the record only
+# slow, so measured in one comparison only
 ONLY_THERE = {"dimenet++": Comparison("train", "ethanol", 10, 1)}
 
 
 class Wanted(NamedTuple):
-    """What the options ask for."""
+    """What the options select."""
 
     peers: tuple[str, ...]
     models: str
@@ -68,30 +68,30 @@ class Wanted(NamedTuple):
 
 
 class Job(NamedTuple):
-    """One who takes part: a network of a package, one way to run it."""
+    """One participant: a network of a package, and one way to run it."""
 
     worker: Remote
     about: dict
-    """the columns of its rows that say what it is"""
+    """the columns of its rows that identify it"""
     blocks: list[dict]
 
 
 @app.command()
 def run(
     data: Data = Path("data"),
-    peers: Annotated[str, typer.Option(help="names with commas, or all")] = "all",
-    models: Annotated[str, typer.Option(help="names with commas, or all")] = "all",
+    peers: Annotated[str, typer.Option(help="comma-separated names, or all")] = "all",
+    models: Annotated[str, typer.Option(help="comma-separated names, or all")] = "all",
     modes: Annotated[str, typer.Option(help="eager, compiled, or all")] = "all",
     systems: str = "ethanol,aspirin,water",
     batches: str = "1,10,32",
     threads: str = "1,2",
     only: Annotated[str, typer.Option(help="train or call; both by default")] = "train,call",
-    flushed: Annotated[bool, typer.Option(help="only with denormals flushed to zero")] = False,
+    flushed: Annotated[bool, typer.Option(help="run only with denormals flushed to zero")] = False,
     rounds: int = 5,
-    seconds: Annotated[float, typer.Option(help="of each block, at least one step")] = 0.5,
+    seconds: Annotated[float, typer.Option(help="length of a block, at least one step")] = 0.5,
     rows: Path = RESULTS / "speed.jsonl",
 ) -> None:
-    """Compare, round by round; add one row for each network and way to run it."""
+    """Compare packages, round by round; add one row for each network and way to run it."""
     names = NAMES if peers == "all" else tuple(peers.split(","))
     for name in names:
         if name not in NAMES:
@@ -120,10 +120,10 @@ def compare(
             workers.append(Remote(name, data, comparison.threads, logs / f"{name}.log"))
         jobs, failed = prepare(comparison, workers, wanted)
         gemm = []
-        for turn in range(rounds):
+        for i in range(rounds):
             gemm.append(gemm_rate(comparison.threads))
-            # there and back: who comes first in one round comes last in the next
-            for job in jobs if turn % 2 == 0 else jobs[::-1]:
+            # reverse the order every other round, so that no job is always first
+            for job in jobs if i % 2 == 0 else jobs[::-1]:
                 request = {key: job.about[key] for key in ("job", "flush")}
                 job.blocks.append(job.worker.ask("block", seconds=seconds, **request))
     finally:
@@ -135,7 +135,7 @@ def compare(
 def prepare(
     comparison: Comparison, workers: list[Remote], wanted: Wanted
 ) -> tuple[list[Job], list[dict]]:
-    """Everybody ready to begin, and rows for those who cannot."""
+    """Jobs that are ready to run, and rows for those that failed."""
     jobs, failed = [], []
     for worker, model, mode in entrants(comparison, workers, wanted):
         about = {
@@ -152,7 +152,7 @@ def prepare(
         if "failed" in answer:
             failed.append({**common(), **about, "failed": answer["failed"]})
             continue
-        # a second thread inherits the flag only if it was set before the thread began
+        # a second thread inherits the flag only if it was set before the thread started
         both = comparison.threads == 1 and not wanted.flushed
         both = both and (mode == "eager" or worker.name == "gradpot")
         for flush in (True, False) if both else (True,):
@@ -163,7 +163,7 @@ def prepare(
 def entrants(
     comparison: Comparison, workers: list[Remote], wanted: Wanted
 ) -> Iterator[tuple[Remote, str | None, str | None]]:
-    """Worker, model, mode; a worker that did not start has neither."""
+    """Worker, model and mode; the last two are None if the worker did not start."""
     for worker in workers:
         if "failed" in worker.hello:
             yield worker, None, None
@@ -177,12 +177,12 @@ def entrants(
 
 
 def chosen(name: str, names: str) -> bool:
-    """Whether an option with commas names it."""
+    """Whether a comma-separated option includes this name."""
     return names == "all" or name in names.split(",")
 
 
 def row(about: dict, blocks: list[dict], gemm: list[dict]) -> dict:
-    """One line of results: what it was, how long it took, what the processor could do."""
+    """One line of results: the job, its times, and the rate that the processor reaches."""
     good = [block for block in blocks if "failed" not in block]
     base = {**common(), **{key: value for key, value in about.items() if key != "job"}}
     if not good:
@@ -210,9 +210,9 @@ def spread(name: str, values: list[float]) -> dict:
 
 
 def gemm_rate(threads: int, repetitions: int = 3) -> dict:
-    """A float32 product of 2048 × 2048 matrices: GFLOP/s of wall and of CPU time, best of 3.
+    """GFLOP/s of a float32 product of 2048 × 2048 matrices, by wall and CPU time, best of 3.
 
-    Also the load of the machine: how many processes wanted to run in the last minute.
+    Also the load of the machine: the mean number of runnable processes in the last minute.
     """
     torch.set_num_threads(threads)
     a = torch.rand(GEMM_SIZE, GEMM_SIZE)
@@ -234,35 +234,35 @@ def gemm_rate(threads: int, repetitions: int = 3) -> dict:
 def growth(
     data: Data = Path("data"),
     models: Annotated[list[str], typer.Option()] = GROWTH_MODELS,
-    copies: Annotated[list[int], typer.Option(help="of the cell of 192 atoms")] = GROWTH,
+    copies: Annotated[list[int], typer.Option(help="copies of the cell of 192 atoms")] = GROWTH,
     mode: str = "eager",
     threads: int = 1,
     rounds: int = 3,
     seconds: float = 1.0,
     rows: Path = RESULTS / "growth.jsonl",
 ) -> None:
-    """Time per atom and memory of our calculator, for water of 192 to 12,288 atoms.
+    """Measure time per atom and memory of our calculator, for water of 192 to 12,288 atoms.
 
-    Every size has a process of its own in every round, so that its peak of memory is its own.
+    Every size gets a new process in every round, so that peak memory is measured separately.
     """
     taken: dict[tuple[str, int], list[dict]] = {}
     about: dict[tuple[str, int], dict] = {}
     gemm = []
     logs = Path(tempfile.mkdtemp(prefix="growth-"))
     print(f"logs in {logs}")
-    for turn in range(rounds):
+    for i in range(rounds):
         gemm.append(gemm_rate(threads))
         for model, n in product(models, copies):
             request = {"model": model, "system": f"water*{n}", "mode": mode}
             said, block = once(data, request, threads, seconds, logs)
             about[model, n] = {**said, **request, "threads": threads}
             taken.setdefault((model, n), []).append(block)
-            print(f"  {turn} {model} {192 * n} atoms: {block}", flush=True)
+            print(f"  {i} {model} {192 * n} atoms: {block}", flush=True)
     append(rows, [per_atom(row(about[key], taken[key], gemm)) for key in taken])
 
 
 def once(data: Path, request: dict, threads: int, seconds: float, logs: Path) -> tuple[dict, dict]:
-    """What one fresh process says of itself, and one block of its calls."""
+    """The description of one new process, and one block of its calls."""
     worker = Remote("gradpot", data, threads, logs / "gradpot.log")
     try:
         said = worker.ask("prepare", kind="call", batch=1, count=False, **request)
@@ -288,9 +288,9 @@ def per_atom(row: dict) -> dict:
 
 @app.command()
 def show(rows: Path = RESULTS / "speed.jsonl") -> None:
-    """Print the newest row of everything, a block for each comparison."""
+    """Print the newest row of every job, grouped by comparison."""
     if not rows.exists():
-        raise typer.BadParameter(f"there is no {rows}; `speed.py run` makes it")
+        raise typer.BadParameter(f"{rows} does not exist; `speed.py run` makes it")
     newest = {}
     keys = ("kind", "system", "batch", "threads", "peer", "model", "mode", "flush")
     for found in map(json.loads, rows.read_text().splitlines()):
@@ -318,7 +318,7 @@ def append(path: Path, rows: list[dict]) -> None:
 
 
 def common() -> dict:
-    """When, where, by which command."""
+    """Date, command, commit and processor of a row."""
     arguments = [a if "/" not in a else Path(a).name for a in sys.argv[1:]]
     git = subprocess.run(
         ["git", "-C", HERE, "describe", "--always", "--dirty"], capture_output=True, text=True
@@ -333,7 +333,7 @@ def common() -> dict:
 
 
 def processor() -> str:
-    """Its name, as Linux has it."""
+    """The name of the processor, from /proc/cpuinfo."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()

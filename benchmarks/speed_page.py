@@ -1,9 +1,9 @@
-"""Put the measured tables and figures into benchmarks/speed.md.
+"""Write the measured tables and figures into benchmarks/speed.md.
 
     python benchmarks/speed_page.py
 
-The page is written by hand, except between `<!-- NAME -->` and `<!-- end -->`: those parts are made
-here, from the newest rows in results/ alone.
+The page is written by hand, except between `<!-- NAME -->` and `<!-- end -->`. This script makes
+those parts, only from the newest rows in results/.
 """
 
 import json
@@ -26,9 +26,9 @@ GROWTH_KEYS = ("model", "system", "mode", "threads")
 ACCURACY_KEYS = ("name", "molecule", "budget_cpu_min", "seed", "schedule")
 RECORDED = ("products_ms", "fused_ms", "around_ms")
 Row = dict
-# our model, the step or call, the peers, whether denormals are flushed, the least ratio of times
 STEP, ETHANOL, ASPIRIN = ("train", "aspirin", 32), ("call", "ethanol", 1), ("call", "aspirin", 1)
 WATER = ("call", "water", 1)
+# our model, the step or call, the peers, whether denormals are flushed, smallest ratio of times
 TARGETS = [
     ("schnet-128x6", STEP, ["pyg"], True, 5),
     ("schnet-128x6", STEP, ["pyg"], False, 15),
@@ -41,10 +41,10 @@ TARGETS = [
     ("schnet-128x6", WATER, ["pyg", "schnetpack", "nequip", "mace", "torchmdnet"], True, 6),
     ("painn-128x3", WATER, ["pyg", "schnetpack", "nequip", "mace", "torchmdnet"], True, 6),
 ]
-# largest force MAE on the test frames after 20 CPU minutes, in meV/Å, and least ratio of the error
-# of the best peer to ours
+# largest force MAE on the test frames after 20 CPU minutes, in meV/Å; smallest ratio of the best
+# peer's error to ours
 ERROR_AT_20, TIMES_BETTER = {"ethanol": 7.5, "aspirin": 15.0}, 2.0
-# two numbers of atoms, and the largest ratio of the costs per atom between them
+# two system sizes, and the largest ratio of their costs per atom
 GROWTH_BETWEEN, GROWTH_MOST = (1536, 12288), 1.25
 
 
@@ -126,16 +126,16 @@ def targets() -> str:
             whom = f"{' or '.join(peers)}, {'flushed' if flush else 'as shipped'}"
             figures = f"{min(ours):.2f}", f"{min(theirs):.2f}", f"{ratio:.1f}", least, verdict
             lines.append([what, whom, *figures])
-    return table(["", "against", "ours, CPU ms", "theirs", "ratio", "aimed at", ""], lines)
+    return table(["", "against", "ours, CPU ms", "theirs", "ratio", "target", ""], lines)
 
 
 def fair(model: str, row: Row, system: str) -> bool:
-    """Whether a peer's row is of the same network; for water all networks count."""
+    """Whether a peer's row is for the same network; for water all networks count."""
     return system == "water" or row["model"].startswith(model[:6])
 
 
 def growth_target() -> str:
-    """Cost of an atom in small and large systems, for each model and mode."""
+    """Cost per atom in a small and a large system, for each model and mode."""
     rows = [r for r in newest("growth.jsonl", GROWTH_KEYS) if "failed" not in r]
     few, many = GROWTH_BETWEEN
     lines = []
@@ -153,7 +153,7 @@ def growth_target() -> str:
 
 
 def error_targets() -> str:
-    """Our best error and that of the other packages, for each molecule and budget."""
+    """Our best error and the best of the other packages, for each molecule and budget."""
     rows = [r for r in newest("accuracy.jsonl", ACCURACY_KEYS) if r.get("errors")]
     lines = []
     for case in sorted({(r["molecule"], r["budget_cpu_min"]) for r in rows}, reverse=True):
@@ -167,7 +167,7 @@ def error_targets() -> str:
         verdict = "met" if ratio >= TIMES_BETTER else f"missed by {1 - ratio / TIMES_BETTER:.0%}"
         cells = [f"{force_error(r):.1f}, {r['name']}" for r in (ours, theirs)]
         lines.append([case[0], f"{case[1]:g}", *cells, f"{ratio:.1f}", TIMES_BETTER, verdict])
-    head = ["molecule", "CPU minutes", "ours, meV/Å", "best of the others", "ratio", "at least", ""]
+    head = ["molecule", "CPU minutes", "ours, meV/Å", "best other package", "ratio", "at least", ""]
     return f"{table(head, lines)}\n\n{absolute(rows)}"
 
 
@@ -214,9 +214,9 @@ def shares() -> str:
         for r in rows
         if r["kind"] == "call"
     ]
-    head = ["training step, CPU ms", "whole", "matrix products", "compiled kernels", "around"]
+    head = ["training step, CPU ms", "total", "matrix products", "compiled kernels", "rest"]
     first = table([*head, "products at GEMM rate"], steps)
-    head = ["call, CPU ms", "whole", "network", "its products at GEMM rate", "weights read twice"]
+    head = ["call, CPU ms", "total", "network", "its products at GEMM rate", "weights read twice"]
     return f"{first}\n\n{table(head, calls)}"
 
 
@@ -284,7 +284,7 @@ PARTS: dict[str, Callable[[], str]] = {
 
 
 def main() -> None:
-    """Replace the parts of the page."""
+    """Replace the measured parts of the page."""
     text = PAGE.read_text()
     for name, make in PARTS.items():
         pattern = re.compile(rf"<!-- {name} -->\n.*?<!-- end -->", re.DOTALL)

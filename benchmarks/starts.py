@@ -1,9 +1,9 @@
-"""How networks of 3, 6 and 12 layers start: rms force, and gradients of the first and last block.
+"""Initial rms force, and gradients of the first and last block, for 3, 6 and 12 layers.
 
     python benchmarks/starts.py
 
-Medians over four seeds, for ten molecules of ethanol (in the package) and labels with unit force.
-Rows go to results/starts.jsonl, the table is printed.
+Medians over four seeds, for ten frames of the ethanol data in the package, with labels scaled to
+unit rms force. Rows go to results/starts.jsonl; the table is printed.
 """
 
 import json
@@ -30,19 +30,19 @@ COST = partial(weighted, weights=Weights(1, 1, 0), length=1.0, penalty=penalty("
 
 
 def molecules() -> Batch:
-    """Ten of ethanol, in units of their rms force component."""
+    """Ten ethanol molecules, labels in units of their rms force component."""
     frames = read("ethanol").take(np.arange(10))
-    piece = batch(dataset(frames, 5.0, least_squares(frames)), torch.arange(10))
-    return rescaled(piece, rms(piece.labels.forces))
+    minibatch = batch(dataset(frames, 5.0, least_squares(frames)), torch.arange(10))
+    return rescaled(minibatch, rms(minibatch.labels.forces))
 
 
-def start(model: str, activation: str, n_layers: int, seed: int, piece: Batch) -> list[float]:
-    """Force, and gradients by the first and the last block's weights: root mean squares."""
+def start(model: str, activation: str, n_layers: int, seed: int, minibatch: Batch) -> list[float]:
+    """Root mean squares of the forces and of the loss gradients of the first and last block."""
     torch.manual_seed(seed)
     network = build(model, activation=activation, n_layers=n_layers)
-    force = rms(predict(network, piece.graph).forces)
-    _, slope = gradients(network, COST, stress=False)(flatten(network), piece)
-    named = by_name(slope, layout(network))
+    force = rms(predict(network, minibatch.graph).forces)
+    _, gradient = gradients(network, COST, stress=False)(flatten(network), minibatch)
+    named = by_name(gradient, layout(network))
     ends = [
         rms(torch.cat([g.flatten() for n, g in named.items() if n.startswith(block)]))
         for block in (f"{BLOCKS[model]}.0.", f"{BLOCKS[model]}.{n_layers - 1}.")
@@ -55,14 +55,14 @@ def rms(x: Tensor) -> float:
 
 
 def main() -> None:
-    piece, rows = molecules(), []
+    minibatch, rows = molecules(), []
     for model in BLOCKS:
         for activation in ACTIVATIONS:
             for n_layers in LAYERS:
-                all_seeds = [start(model, activation, n_layers, seed, piece) for seed in SEEDS]
+                all_seeds = [start(model, activation, n_layers, seed, minibatch) for seed in SEEDS]
                 force, first, last = np.median(all_seeds, axis=0).tolist()
-                about = {"model": model, "activation": activation, "n_layers": n_layers}
-                rows.append({**about, "force": force, "first": first, "last": last})
+                case = {"model": model, "activation": activation, "n_layers": n_layers}
+                rows.append({**case, "force": force, "first": first, "last": last})
                 shown = f"| {force:.2g} | {first:.2g} / {last:.2g} |"
                 print(f"| {model} `{activation}` | {n_layers} {shown}")
     ROWS.write_text("".join(json.dumps(row) + "\n" for row in rows))

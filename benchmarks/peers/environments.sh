@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# One virtual environment per peer, in .envs/NAME beside this file; their dependencies clash.
+# Makes one virtual environment per peer in .envs/NAME, because their dependencies conflict.
 #
 #     benchmarks/peers/environments.sh [NAME ...]
 #
-# Without names: all. What is made already, with the same requirements, is skipped; PYTHON names
-# the interpreter (3.11 or later). torch is the version of constraints.txt, installed first.
+# Without names it makes all. It skips environments that exist with the same requirements. PYTHON
+# names the interpreter (3.11 or later). torch comes first, in the version of constraints.txt.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -26,7 +26,7 @@ make_environment() {
   local folder="$here/.envs/$1" wanted
   wanted=$(requirements "$1")
   if [[ -f $folder/requirements && $(<"$folder/requirements") == "$wanted" ]]; then
-    echo "$1: there already"
+    echo "$1: exists already"
     return
   fi
   "$python" -m venv "$folder"

@@ -1,7 +1,7 @@
-"""gradpot itself, through its public functions, like the other packages.
+"""gradpot itself, through its own functions, like the other packages.
 
-A training step here does more than the others': it clips the gradient and averages the weights,
-as the package always does.
+A training step does more here than in the other packages: it also clips the gradient and averages
+the weights, as gradpot always does.
 """
 
 import inspect
@@ -44,11 +44,11 @@ MODES = {"train": ("eager", "compiled"), "call": ("eager", "compiled")}
 
 def training(model: str, frames: Frames, mode: str) -> tuple[Callable[[], Tensor], int]:
     """See `peers`."""
-    # as every run of training begins
+    # every training run starts with this
     keep_memory()
     network = build(**MODELS[model], cutoff=CUTOFF)
     data = graphs(frames)._replace(triplets=getattr(network, "uses_triplets", False))
-    # as the others do
+    # Adam, as in the other packages
     config = Train(optimizer="adam")
     state = State(network, config.optimizer)
     loss = partial(
@@ -60,11 +60,11 @@ def training(model: str, frames: Frames, mode: str) -> tuple[Callable[[], Tensor
     step = gradients(network, loss, stress=False)
     if mode == "compiled":
         step = compile_step(step, state.weights, example_batch(data, network))
-    piece = batch(data, torch.arange(len(frames.energy)))
+    minibatch = batch(data, torch.arange(len(frames.energy)))
 
     def whole_step() -> Tensor:
-        value, slope = step(state.weights, piece)
-        update(state, slope, LEARNING_RATE, config)
+        value, gradient = step(state.weights, minibatch)
+        update(state, gradient, LEARNING_RATE, config)
         return value
 
     return whole_step, sum(p.numel() for p in network.parameters())

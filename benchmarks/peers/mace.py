@@ -1,6 +1,6 @@
-"""MACE: 64x0e + 64x1o, two layers, all else as `mace_run_train` has it by default; float32.
+"""MACE: 64x0e + 64x1o, two layers, otherwise the defaults of `mace_run_train`; float32.
 
-`cuequivariance` needs a graphics card; "compiled" is the calculator's own `compile_mode`.
+`cuequivariance` needs a GPU, so "compiled" is the calculator's own `compile_mode`.
 """
 
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import numpy as np
 import torch
-from mace.calculators import MACECalculator  # before e3nn: lets it read its own files
+from mace.calculators import MACECalculator  # before e3nn, so that e3nn can read its files
 
 # isort: split
 from e3nn import o3
@@ -86,7 +86,7 @@ def build(model: str, frames: Frames) -> torch.nn.Module:
 
 
 def batched(frames: Frames):
-    """All frames as the batch that its data loader would make."""
+    """All frames as one batch, as MACE's data loader would make it."""
     table = tools.AtomicNumberTable(frames.elements)
     graphs = [
         data.AtomicData.from_config(

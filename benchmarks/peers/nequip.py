@@ -1,6 +1,6 @@
 """NequIP with l = 1: 32 features, 4 layers; its own training-time compiler and AOTInductor.
 
-Its compiled ASE target wants a cell, so a molecule gets one of 100 Å, without periodic images.
+Its compiled ASE target needs a cell, so a molecule gets one of 100 Å, without periodic images.
 """
 
 import sys
@@ -24,7 +24,7 @@ from peers import CUTOFF, LEARNING_RATE, SEED
 from peers.systems import Frames, edges
 
 VERSION = version("nequip")
-# without odd parity it is faster, and by its own documentation as good
+# without odd parity it is faster and, according to its documentation, as accurate
 MODELS = {
     "nequip-l1-32x4": {"num_layers": 4, "l_max": 1, "num_features": 32, "parity": False},
 }
@@ -77,9 +77,9 @@ class WithCell(NequIPCalculator):
 
 
 def package(network, frames: Frames) -> str:
-    """What `nequip-compile --mode aotinductor --target ase` does with a model from a file.
+    """Compile the network as `nequip-compile --mode aotinductor --target ase` does.
 
-    Takes minutes, so packages stay in the environment; the weights are those of the seed.
+    This takes minutes, so packages stay in the environment; the weights come from the seed.
     """
     name = f"{''.join(names(frames))}-{neighbors(frames):.3f}-{torch.get_num_threads()}.nequip.pt2"
     path = Path(sys.prefix) / "packages" / name
@@ -106,7 +106,7 @@ def package(network, frames: Frames) -> str:
 
 
 def metadata(network, target: dict) -> dict[str, str]:
-    """What the calculator reads back from a package."""
+    """The metadata that the calculator reads from a package."""
     from nequip.utils.aoti_metadata import (
         NEQUIP_AOTI_INPUTS_KEY,
         NEQUIP_AOTI_OUTPUTS_KEY,
@@ -150,7 +150,7 @@ def graph(frames: Frames, i: int, cell: bool = False) -> dict:
 
 
 def transforms(frames: Frames) -> list[Callable]:
-    """Atom types and edges, as its calculator makes them."""
+    """Transforms that add atom types and edges, as in its calculator."""
     kinds = names(frames)
     return basic_transforms({}, CUTOFF, kinds, {name: name for name in kinds})
 

@@ -1,8 +1,8 @@
 """PyTorch Geometric: SchNet and DimeNet++.
 
-Its own neighbor search needs a library that is not always to be had, so the models are given
-their edges. It has no ASE calculator: `PygCalculator` is one, with vesin's neighbor list at every
-call. DimeNet++ wants torch_sparse for its triplets; `triplets` says the same in plain torch.
+Its own neighbor search needs a library that is not always available, so the models are given their
+edges. It has no ASE calculator; `PygCalculator` adds one, with vesin's neighbor list at every call.
+DimeNet++ needs torch_sparse for its triplets; `triplets` does the same in plain torch.
 """
 
 from collections.abc import Callable
@@ -24,8 +24,8 @@ MODES = {"train": ("eager",), "call": ("eager", "compiled")}
 
 def training(model: str, frames: Frames, mode: str) -> tuple[Callable[[], Tensor], int]:
     """See `peers`."""
-    network, setting = build(model)
-    setting.take(*edges(frames, CUTOFF))
+    network, graph_edges = build(model)
+    graph_edges.take(*edges(frames, CUTOFF))
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
     n_frames, n_atoms = frames.energy.shape[0], frames.numbers.shape[0]
     numbers = torch.from_numpy(np.tile(frames.numbers, n_frames))
@@ -37,8 +37,9 @@ def training(model: str, frames: Frames, mode: str) -> tuple[Callable[[], Tensor
     def step() -> Tensor:
         optimizer.zero_grad()
         predicted = network(numbers, positions, batch).squeeze(-1)
-        (slope,) = torch.autograd.grad(predicted.sum(), positions, create_graph=True)
-        loss = ((predicted - energy) / n_atoms).square().mean() + (slope + forces).square().mean()
+        (gradient,) = torch.autograd.grad(predicted.sum(), positions, create_graph=True)
+        loss = ((predicted - energy) / n_atoms).square().mean()
+        loss = loss + (gradient + forces).square().mean()
         loss.backward()
         optimizer.step()
         return loss.detach()
@@ -48,17 +49,17 @@ def training(model: str, frames: Frames, mode: str) -> tuple[Callable[[], Tensor
 
 def calculator(model: str, frames: Frames, mode: str) -> tuple[Calculator, int]:
     """See `peers`."""
-    network, setting = build(model)
+    network, graph_edges = build(model)
     network.eval().requires_grad_(False)
     n_parameters = sum(p.numel() for p in network.parameters())
-    return PygCalculator(network, setting, mode == "compiled"), n_parameters
+    return PygCalculator(network, graph_edges, mode == "compiled"), n_parameters
 
 
 class Edges:
     """The edges that a model is given, and their lengths."""
 
     def take(self, edge_index: np.ndarray, offset: np.ndarray) -> None:
-        """See `systems.edges`; PyG writes j → i, the neighbor first."""
+        """Store the edges of `systems.edges`; PyG writes j → i, the neighbor first."""
         self.index = torch.from_numpy(edge_index[::-1].copy())
         self.offset = torch.from_numpy(offset).float()
 
@@ -72,12 +73,12 @@ class PygCalculator(Calculator):
 
     implemented_properties = ("energy", "forces")
 
-    def __init__(self, network: torch.nn.Module, setting: Edges, compiled: bool):
+    def __init__(self, network: torch.nn.Module, graph_edges: Edges, compiled: bool):
         super().__init__()
-        self.setting = setting
+        self.graph_edges = graph_edges
 
         def energy(numbers, positions, index, offset):
-            setting.index, setting.offset = index, offset
+            graph_edges.index, graph_edges.offset = index, offset
             return network(numbers, positions, torch.zeros_like(numbers)).sum()
 
         self.energy = torch.compile(energy, dynamic=True) if compiled else energy
@@ -90,23 +91,24 @@ class PygCalculator(Calculator):
             self.atoms.cell.array,
             *[np.zeros(0)] * 2,
         )
-        self.setting.take(*edges(frames, CUTOFF))
+        self.graph_edges.take(*edges(frames, CUTOFF))
         numbers = torch.from_numpy(frames.numbers)
         positions = torch.from_numpy(frames.positions[0]).float().requires_grad_()
-        energy = self.energy(numbers, positions, self.setting.index, self.setting.offset)
-        (slope,) = torch.autograd.grad(energy, positions)
-        self.results = {"energy": energy.item(), "forces": -slope.numpy()}
+        energy = self.energy(numbers, positions, self.graph_edges.index, self.graph_edges.offset)
+        (gradient,) = torch.autograd.grad(energy, positions)
+        self.results = {"energy": energy.item(), "forces": -gradient.numpy()}
 
 
 def build(model: str) -> tuple[torch.nn.Module, Edges]:
     """A network, and the object that holds its edges."""
-    setting = Edges()
+    graph_edges = Edges()
     if model == "schnet-128x6":
         sizes = {"hidden_channels": 128, "num_filters": 128, "num_interactions": 6}
-        return SchNet(**sizes, num_gaussians=50, cutoff=CUTOFF, interaction_graph=setting), setting
-    dimenet.radius_graph = lambda *_, **__: setting.index
+        sizes |= {"num_gaussians": 50, "cutoff": CUTOFF}
+        return SchNet(**sizes, interaction_graph=graph_edges), graph_edges
+    dimenet.radius_graph = lambda *_, **__: graph_edges.index
     dimenet.triplets = triplets
-    # the sizes of the published model
+    # sizes of the published model
     return DimeNetPlusPlus(
         hidden_channels=128,
         out_channels=1,
@@ -118,11 +120,11 @@ def build(model: str) -> tuple[torch.nn.Module, Edges]:
         num_radial=6,
         cutoff=CUTOFF,
         output_initializer="glorot_orthogonal",
-    ), setting
+    ), graph_edges
 
 
 def triplets(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, ...]:
-    """Pairs of edges k → j → i with k other than i, as `dimenet.triplets` gives them.
+    """Pairs of edges k → j → i with k ≠ i, as `dimenet.triplets` gives them.
 
     Returns:
         Centers and neighbors of the edges; then of the triplets: i, j, k, edge k → j, edge j → i.

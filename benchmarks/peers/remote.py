@@ -1,4 +1,4 @@
-"""The benchmark's end of a worker: start it, ask it, stop it."""
+"""Control of a worker process from the benchmark: start it, ask it, stop it."""
 
 import json
 import os
@@ -9,18 +9,18 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 NAMES = ("gradpot", "pyg", "schnetpack", "nequip", "mace", "torchmdnet")
-# s; compiling a large network is slow
+# seconds; compiling a large network is slow
 PATIENCE = 1800.0
 
 
 class Remote:
-    """A worker process (`peers.worker`); it works only while it is asked.
+    """A worker process (`peers.worker`), which works only on request.
 
     Args:
-        name: of the adapter.
+        name: name of the adapter.
         data: folder with the data sets.
-        threads: of torch, OpenMP and MKL.
-        log: file that gets what the worker prints.
+        threads: number of threads of torch, OpenMP and MKL.
+        log: file for the output of the worker.
     """
 
     def __init__(self, name: str, data: Path, threads: int, log: Path):
@@ -42,7 +42,7 @@ class Remote:
         self.hello = self._answer()
 
     def ask(self, do: str, **request: object) -> dict:
-        """Send a request and wait; an error comes back as {"failed": why}."""
+        """Send a request and return the answer, or {"failed": reason}."""
         if self.process.poll() is not None:
             return {"failed": f"the worker ended with code {self.process.returncode}"}
         assert self.process.stdin
@@ -52,7 +52,7 @@ class Remote:
         return self._answer()
 
     def close(self) -> None:
-        """End the process."""
+        """Kill the process."""
         self.process.kill()
         self.process.wait()
 
@@ -69,14 +69,16 @@ class Remote:
 
 
 def python(name: str) -> str:
-    """The interpreter of an adapter; our own is the one that runs this.
+    """The interpreter of an adapter; gradpot uses the present one.
 
     Raises:
-        FileNotFoundError: the environment was not made.
+        FileNotFoundError: the environment does not exist.
     """
     if name == "gradpot":
         return sys.executable
     path = HERE / ".envs" / name / "bin" / "python"
     if not path.exists():
-        raise FileNotFoundError(f"no {path}; make it by benchmarks/peers/environments.sh {name}")
+        raise FileNotFoundError(
+            f"{path} does not exist; run benchmarks/peers/environments.sh {name}"
+        )
     return str(path)

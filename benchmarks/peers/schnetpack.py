@@ -1,9 +1,9 @@
 """SchNetPack: SchNet and PaiNN, with its `SpkCalculator`.
 
-Two things are mended from outside: a name that today's torch has no more, without which the import
-fails, and reading the model from a file, which today's torch refuses. The neighbor list is
-matscipy's with the package's own skin of 0.3 Å. Its forces are a gradient taken inside of the
-model, which torch.compile cannot follow; "compiled" therefore compiles the representation.
+This adapter works around two problems with current torch: the import needs a name that torch no
+longer has, and torch refuses to read the model from a file. The neighbor list is matscipy's with
+the package's own skin of 0.3 Å. The model takes the gradient for the forces inside itself, which
+torch.compile cannot trace, so "compiled" compiles the representation only.
 """
 
 import typing
@@ -67,7 +67,7 @@ def calculator(model: str, frames: Frames, mode: str) -> tuple[SpkCalculator, in
         def _load_model(self, model_file):
             return network
 
-    # with Langevin or Verlet dynamics its examples use the skin
+    # its examples of Langevin and Verlet dynamics use the skin
     search = SkinNeighborList(MatScipyNeighborList(CUTOFF), cutoff_skin=0.3)
     made = InMemory("", search, energy_unit="eV", position_unit="Ang")
     return made, sum(p.numel() for p in network.parameters())
@@ -86,7 +86,7 @@ def build(model: str) -> spk.model.NeuralNetworkPotential:
 
 
 def batched(frames: Frames) -> dict[str, Tensor]:
-    """All frames as the batch that its data loader would make."""
+    """All frames as one batch, as SchNetPack's data loader would make it."""
     n_frames, n_atoms = frames.energy.shape[0], frames.numbers.shape[0]
     edge_index, offset = edges(frames, CUTOFF)
     return {

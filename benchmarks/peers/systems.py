@@ -1,4 +1,4 @@
-"""What is computed: structures and labels, edges, and the walk that atoms take between calls."""
+"""Structures and labels, edges, and the random walk of the atoms between calls."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -11,12 +11,12 @@ FILES = {
     "aspirin": "rmd17_aspirin/rmd17_aspirin_train1200.npz",
     "water": "water_periodic/water192_400.npz",
 }
-# Å; a walk: about what hydrogen moves in a femtosecond at 300 K, there and back again
+# Å, about what hydrogen moves in a femtosecond at 300 K; number of steps before the way back
 WALK_STEP, WALK_LENGTH = 0.015, 32
 
 
 class Frames(NamedTuple):
-    """Structures of the same atoms, in eV and Å; energies without their mean."""
+    """Structures of the same atoms, in eV and Å; the mean of the energies is subtracted."""
 
     numbers: np.ndarray
     """[n_atoms]"""
@@ -35,7 +35,7 @@ class Frames(NamedTuple):
 
     @property
     def elements(self) -> list[int]:
-        """Atomic numbers that occur, ascending."""
+        """Atomic numbers that occur, in ascending order."""
         return sorted(set(self.numbers.tolist()))
 
     @property
@@ -44,16 +44,16 @@ class Frames(NamedTuple):
         return np.repeat(np.arange(len(self.positions)), len(self.numbers))
 
     def atoms(self, i: int = 0) -> Atoms:
-        """Frame `i` for ASE."""
+        """Frame `i` as ASE Atoms."""
         return Atoms(self.numbers, self.positions[i], cell=self.cell, pbc=self.periodic)
 
 
 def read(data: Path, system: str, n_frames: int) -> Frames:
-    """The first frames of a system; "water*8" is the cell of water repeated 8 times.
+    """Read the first frames of a system; "water*8" is 8 copies of the cell of water.
 
     Args:
         data: folder with the data sets.
-        system: of `FILES`, with "*N", N a power of 2, for a repeated cell (no labels then).
+        system: a name in `FILES`; with "*N", N a power of 2, a repeated cell without labels.
     """
     name, _, copies = system.partition("*")
     with np.load(data / FILES[name]) as file:
@@ -66,10 +66,10 @@ def read(data: Path, system: str, n_frames: int) -> Frames:
 
 
 def repeated(frames: Frames, n: int) -> Frames:
-    """The first frame, its cell doubled along one axis after the other until there are n."""
+    """The first frame, its cell doubled along one axis after another until there are n copies."""
     doublings = n.bit_length() - 1
     if n != 2**doublings:
-        raise ValueError(f"{n} copies of a cell, but only powers of 2 are known")
+        raise ValueError(f"{n} copies of a cell, but the number must be a power of 2")
     times = [2 ** ((doublings + 2 - axis) // 3) for axis in range(3)]
     atoms = frames.atoms().repeat(times)
     return Frames(
@@ -82,11 +82,11 @@ def repeated(frames: Frames, n: int) -> Frames:
 
 
 def edges(frames: Frames, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs within the cutoff of all frames as one batch.
+    """Pairs within the cutoff, for all frames as one batch.
 
     Returns:
-        `edge_index` [2, n_edges], row 0 the center, sorted by it; `offset` [n_edges, 3] in Å, what
-        the neighbor's position gets added.
+        `edge_index` [2, n_edges], sorted by its row 0, the center; `offset` [n_edges, 3] in Å, to
+        add to the neighbor's position.
     """
     from vesin import NeighborList
 
@@ -103,7 +103,7 @@ def edges(frames: Frames, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def walk(positions: np.ndarray) -> list[np.ndarray]:
-    """Positions of successive calls: a random walk and the way back, the same for everybody."""
+    """Positions of successive calls: a random walk and the way back, the same for all peers."""
     steps = np.random.default_rng(0).normal(0.0, WALK_STEP, (WALK_LENGTH, *positions.shape))
     out = [positions, *(positions + steps.cumsum(axis=0))]
     return out + out[-2:0:-1]

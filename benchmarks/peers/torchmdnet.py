@@ -1,7 +1,7 @@
 """TorchMD-NET: TensorNet, 128 × 2, with its `TMDNETCalculator` and its option to compile.
 
-Its networks search their neighbors themselves, in training too. It compiles with fixed shapes:
-every atom then has room for as many neighbors as the fullest one here has, and a tenth more.
+Its networks search their neighbors themselves, also in training. It compiles with fixed shapes, so
+every atom gets space for the largest number of neighbors here, plus a tenth.
 """
 
 import tempfile
@@ -21,7 +21,7 @@ from peers.systems import Frames, edges
 VERSION = version("torchmd-net")
 MODELS = {"tensornet-128x2": "tensornet"}
 MODES = {"train": ("eager",), "call": ("eager", "compiled")}
-# its example for rMD17, but for the cutoff
+# its example for rMD17, except for the cutoff
 SETTINGS = {
     "embedding_dimension": 128,
     "num_layers": 2,
@@ -67,7 +67,7 @@ def training(model: str, frames: Frames, mode: str) -> tuple[Callable[[], Tensor
 
 
 def calculator(model: str, frames: Frames, mode: str) -> tuple[TMDNETCalculator, int]:
-    """See `peers`. The calculator reads a file, so it is given one."""
+    """See `peers`. The calculator reads a file, so the network is written to one."""
     arguments = settings(model, frames)
     network = create_model(dict(arguments))
     weights = {f"model.{key}": value for key, value in network.state_dict().items()}
@@ -83,7 +83,7 @@ def calculator(model: str, frames: Frames, mode: str) -> tuple[TMDNETCalculator,
 
 
 class NoCharge(TMDNETCalculator):
-    """The calculator insists on a total charge in `atoms.info`."""
+    """The calculator with charge 0, because it requires a charge in `atoms.info`."""
 
     def calculate(self, atoms=None, properties=None, system_changes=()) -> None:
         atoms.info["charge"] = 0
@@ -91,7 +91,7 @@ class NoCharge(TMDNETCalculator):
 
 
 def settings(model: str, frames: Frames) -> dict:
-    """What its configuration file says, and room for the neighbors (itself among them)."""
+    """Settings of its configuration file, and the number of neighbors (self included)."""
     centers = edges(frames, CUTOFF)[0][0]
     most = int(np.bincount(centers).max()) + 1
     return {**SETTINGS, "model": MODELS[model], "max_num_neighbors": most + most // 10 + 1}

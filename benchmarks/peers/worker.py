@@ -1,16 +1,16 @@
-"""A process that does the work of one adapter on demand: JSON lines in, JSON lines out.
+"""A process that runs the tasks of one adapter on request: JSON lines in, JSON lines out.
 
     PYTHONPATH=benchmarks .envs/NAME/bin/python -P -m peers.worker NAME DATA THREADS
 
-Requests, one object to a line, each answered by one line; an error is `{"failed": "..."}`:
+Each line is one request and gets one line as answer; an error gives `{"failed": "..."}`:
 
     {"do": "prepare", "kind": "train" | "call", "model", "system", "batch", "mode"}
-        makes a job and runs it twice; says what it is, its memory and the operations it takes
+        prepares a job and runs it twice; returns its description, memory and operations
     {"do": "block", "job": N, "seconds": S, "flush": true | false}
-        repeats a job for S seconds, once at least, after one that does not count: the first
-        after a pause is slower; says how long it took
+        repeats a job for S seconds, at least once, after one uncounted run, because the first
+        run after a pause is slower; returns the times
 
-What libraries print goes to standard error. While it waits for a request, it does nothing.
+Output of libraries goes to standard error. The process is idle while it waits for a request.
 """
 
 import ctypes
@@ -40,7 +40,7 @@ class Worker:
     def __init__(self, name: str, data: Path, threads: int):
         torch.set_num_threads(threads)
         self.threads = threads
-        # a thread inherits the flag when it begins, and cannot be told later
+        # a thread inherits the flag when it starts; it cannot be changed later
         torch.set_flush_denormal(threads > 1)
         self.adapter = importlib.import_module(f"peers.{name}")
         self.data = data
@@ -48,7 +48,7 @@ class Worker:
         self._flops: dict[tuple, int | None] = {}
 
     def hello(self) -> dict:
-        """What the package offers."""
+        """Versions, models and modes of the package."""
         return {
             "version": self.adapter.VERSION,
             "models": list(self.adapter.MODELS),
@@ -60,7 +60,7 @@ class Worker:
     def prepare(
         self, kind: str, model: str, system: str, batch: int, mode: str, count: bool = True
     ) -> dict:
-        """Make a job, run it twice; the second run says what memory it takes."""
+        """Make a job and run it twice; the second run measures its memory."""
         frames = systems.read(self.data, system, batch)
         flops = self._count(kind, model, system, batch, frames) if count else None
         started = time.perf_counter()
@@ -88,7 +88,9 @@ class Worker:
     def block(self, job: int, seconds: float, flush: bool) -> dict:
         """Repeat a job; medians over its repetitions, in ms."""
         if self.threads > 1 and not flush:
-            raise ValueError("with several threads denormals are flushed always")
+            raise ValueError(
+                "flush is false, but with several threads denormals are always flushed"
+            )
         if not torch.set_flush_denormal(flush) and flush:
             raise RuntimeError("this processor cannot flush denormals")
         step, wall, cpu, value = self.jobs[job], [], [], None
@@ -100,7 +102,7 @@ class Worker:
             cpu.append(time.process_time() - cpu_before)
         torch.set_flush_denormal(self.threads > 1)
         if not np.isfinite(np.asarray(value)).all():
-            raise RuntimeError("what was computed is not finite")
+            raise RuntimeError("the result is not finite")
         return {"n": len(wall), "wall_ms": 1e3 * np.median(wall), "cpu_ms": 1e3 * np.median(cpu)}
 
     def _job(self, kind: str, model: str, frames: systems.Frames, mode: str):
@@ -112,9 +114,9 @@ class Worker:
         return forces_of(calculator, frames), n_parameters
 
     def _count(self, kind: str, model: str, system: str, batch: int, frames) -> int | None:
-        """Floating-point operations of the matrix products of one eager run; None: not countable.
+        """Floating-point operations of the matrix products in one eager run; None if none found.
 
-        Counted in the eager form whatever the mode, so that all modes are held to the same work.
+        Always counted in eager mode, so that all modes are compared by the same work.
         """
         key = (kind, model, system, batch)
         if key not in self._flops:
@@ -126,9 +128,9 @@ class Worker:
 
 
 class Operations(TorchDispatchMode):
-    """Counts what matrix products take, by torch's formulas.
+    """Counts the operations of matrix products, by torch's formulas.
 
-    `FlopCounterMode` does the same, but its bookkeeping of modules forbids `autograd.grad`.
+    `FlopCounterMode` does the same, but its tracking of modules breaks `autograd.grad`.
     """
 
     def __init__(self):
@@ -158,7 +160,7 @@ def forces_of(calculator, frames: systems.Frames) -> Callable[[], np.ndarray]:
 
 
 def resident(what: str) -> float:
-    """VmRSS or VmHWM (its peak) of this process, MiB."""
+    """Memory of this process in MiB: VmRSS, or its peak VmHWM."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(what + ":"):
             return round(int(line.split()[1]) / 1024, 1)
@@ -166,21 +168,21 @@ def resident(what: str) -> float:
 
 
 def reset_peak() -> None:
-    """Let VmHWM begin anew."""
+    """Reset the peak VmHWM."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
 def trim() -> None:
-    """Give memory that is free back to the system, where the C library can."""
+    """Return free memory to the system, if the C library supports it."""
     gc.collect()
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def main(name: str, data: str, threads: str) -> None:
-    """Answer requests until there are no more."""
+    """Answer requests until standard input ends."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what libraries print, in C as well, is no answer
+    os.dup2(2, 1)  # keeps output of libraries, also from C, out of the answers
     worker = answer(lambda: Worker(name, Path(data), int(threads)))
     print(json.dumps(worker if isinstance(worker, dict) else worker.hello()), file=answers)
     for line in sys.stdin:
@@ -190,7 +192,7 @@ def main(name: str, data: str, threads: str) -> None:
 
 
 def answer(function: Callable):
-    """What the function returns, or why it did not."""
+    """The result of the function, or {"failed": reason}."""
     try:
         return function()
     except Exception as error:

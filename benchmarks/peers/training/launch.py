@@ -1,11 +1,11 @@
-"""Run a peer's own training command on one thread, and tell when its training began.
+"""Run a peer's own training command on one thread, and record when its training began.
 
     PEER_PYTHON -P launch.py CLOCK MODULE:FUNCTION [ARGUMENT ...]
 
-CLOCK becomes a file of two int64: the CPU time of this process, in ns, when the peer's training
-function was called (0 before: imports, reading, building the model), and the optimizer steps made
-since. Denormal floats are flushed to zero. When training is over the process ends: what a peer
-does then (tests, plots, archives) is not part of its training.
+CLOCK is a file of two int64: the CPU time of this process, in ns, when the peer's training function
+was called (0 until then, during imports, reading and building the model), and the optimizer steps
+since. Denormal floats are flushed to zero. The process ends right after training, because what a
+peer does next (tests, plots, archives) is not training.
 """
 
 import importlib
@@ -21,7 +21,7 @@ import torch
 import torch.utils.data.dataloader as dataloader
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-# module of the command -> the function in which all training happens
+# module of the command -> the function that does the training
 TRAINS = {
     "nequip.scripts.train": ("lightning.pytorch", "Trainer", "fit"),
     "torchmdnet.scripts.train": ("lightning.pytorch", "Trainer", "fit"),
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def restore_names() -> None:
-    """What SchNetPack 2.0.4 takes from torch, and newer versions do not have."""
+    """Restore what SchNetPack 2.0.4 needs from torch and current torch no longer has."""
     if not hasattr(dataloader, "T_co"):
         dataloader.T_co = typing.TypeVar("T_co", covariant=True)
     begin = torch.optim.lr_scheduler.ReduceLROnPlateau.__init__
@@ -68,11 +68,11 @@ def counter(clock: np.memmap) -> Callable:
 
 
 def watched(train: Callable, clock: np.memmap, folder: Path) -> Callable:
-    """`train`, with its beginning written to the clock, and the end of the process behind it."""
+    """`train`, which writes its start to the clock and ends the process afterwards."""
 
     def run(*arguments, **options) -> None:
         if "model" in options and "checkpoint_handler" in options:
-            # MACE's checkpoints are weights without the model that they belong to
+            # MACE's checkpoints contain only weights, so save the model too
             torch.save(options["model"], folder / "skeleton.pt")
         clock[0] = time.process_time_ns()
         train(*arguments, **options)

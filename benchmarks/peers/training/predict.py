@@ -3,7 +3,7 @@
     PEER_PYTHON -P predict.py PEER CHECKPOINT FRAMES.npz OUT.npz
 
 FRAMES.npz holds `numbers` [n_atoms] and `positions` [n_frames, n_atoms, 3] in Å. OUT.npz gets
-`energy` [n_frames], `forces` [n_frames, n_atoms, 3] and `n_parameters`, those that are trained.
+`energy` [n_frames], `forces` [n_frames, n_atoms, 3] and `n_parameters`, the trained ones.
 """
 
 import sys
@@ -25,7 +25,7 @@ BATCH = 50
 
 
 def nequip(path: Path) -> Loaded:
-    """The averaged weights, which is what NequIP itself loads."""
+    """The averaged weights, which NequIP itself loads."""
     from nequip.integrations.ase import NequIPCalculator
 
     calculator = NequIPCalculator._from_saved_model(path)
@@ -33,18 +33,18 @@ def nequip(path: Path) -> Loaded:
 
 
 def mace(path: Path) -> Loaded:
-    """The averaged weights, which is what MACE saves."""
+    """The averaged weights, which MACE saves."""
     from mace.calculators import MACECalculator
 
     model = torch.load(path.parent / "skeleton.pt", weights_only=False)
     model.load_state_dict(torch.load(path, weights_only=False)["model"])
-    # a copy: the calculator takes the gradients off its model
+    # a copy, because the calculator turns off the gradients of its model
     calculator = MACECalculator(models=[deepcopy(model)], device="cpu", default_dtype="float64")
     return model, one_by_one(calculator)
 
 
 def schnetpack(path: Path) -> Loaded:
-    """The averaged weights, which is what SchNetPack saves as its best model."""
+    """The averaged weights, which SchNetPack saves as its best model."""
     import torch.utils.data.dataloader as dataloader
 
     if not hasattr(dataloader, "T_co"):
@@ -63,7 +63,7 @@ def schnetpack(path: Path) -> Loaded:
 
 
 def torchmdnet(path: Path) -> Loaded:
-    """TorchMD-NET averages no weights."""
+    """The weights as trained; TorchMD-NET does not average them."""
     from torchmdnet.models.model import load_model
 
     model = load_model(str(path), derivative=True).eval()
@@ -80,7 +80,7 @@ def torchmdnet(path: Path) -> Loaded:
 
 
 def one_by_one(calculator: Calculator) -> Predict:
-    """Predict by an ASE calculator."""
+    """Predict with an ASE calculator."""
 
     def predict(frames: list[Atoms]) -> tuple[np.ndarray, np.ndarray]:
         energy, forces = [], []
@@ -94,7 +94,7 @@ def one_by_one(calculator: Calculator) -> Predict:
 
 
 def in_batches(predict: Predict) -> Predict:
-    """Predict a few structures at a time: memory."""
+    """Predict a few structures at a time, to save memory."""
 
     def all_of_them(frames: list[Atoms]) -> tuple[np.ndarray, np.ndarray]:
         parts = [predict(frames[i : i + BATCH]) for i in range(0, len(frames), BATCH)]

@@ -1,11 +1,11 @@
 """How each peer is trained: its files, its own command, its best checkpoint.
 
-PyG is not here: it has models, but no training command and no recipe.
+PyG is left out, because it has models but no training command.
 
 A recipe is the peer's published one for small molecules, with its batch size, learning rate, loss
-and averaging; the cutoff is 5 Å for all. Two schedules: "curve" is the published one, usually
-waiting for a plateau, where one run serves all budgets; "annealed" lets the learning rate fall
-within the budget, by what the peer's own command offers, where it offers that.
+and averaging; the cutoff is 5 Å for all. There are two schedules. "curve" is the published one,
+usually a reduction on plateau; one run serves all budgets. "annealed" lowers the learning rate
+within the budget, with an option of the peer's own command, if it has one.
 """
 
 import re
@@ -25,17 +25,17 @@ KCAL_MOL = units.kcal / units.mol
 
 
 class Data(NamedTuple):
-    """The same frames for all."""
+    """The frames, the same for all peers."""
 
     train: Frames
     valid: Frames
 
 
 class Plan(NamedTuple):
-    """What a command is told."""
+    """The settings of a command."""
 
     data: Path
-    """folder that `write` has filled"""
+    """folder with the files of `write`"""
     seed: int
     annealed: bool
     epochs: int
@@ -48,16 +48,16 @@ class Recipe(NamedTuple):
 
     peer: str
     package: str
-    """name of the distribution, for its version"""
+    """name of the Python package, to look up its version"""
     entry: str
     """module:function of the peer's training command"""
     batch_size: int
     anneals: bool
     write: Callable[[Data, Path], None]
-    """puts the frames into a folder, in the peer's format"""
+    """writes the frames into a folder, in the peer's format"""
     arguments: Callable[[Plan], list[str]]
     best: Callable[[Path], Path | None]
-    """the best checkpoint below a run folder"""
+    """finds the best checkpoint in a run folder"""
 
     @property
     def python(self) -> Path:
@@ -67,13 +67,13 @@ class Recipe(NamedTuple):
         return -(-n_train // self.batch_size)
 
     def command(self, plan: Plan) -> list[str]:
-        """The peer's command, under `launch.py`."""
+        """The peer's command, run through `launch.py`."""
         launch = [str(self.python), "-P", str(HERE / "launch.py"), "clock", self.entry]
         return launch + self.arguments(plan)
 
 
 def newest(pattern: str) -> Callable[[Path], Path | None]:
-    """The checkpoint written last, where a trainer writes only better ones."""
+    """Find the last checkpoint, for a trainer that writes one only after an improvement."""
 
     def find(folder: Path) -> Path | None:
         times = {}
@@ -88,7 +88,7 @@ def newest(pattern: str) -> Callable[[Path], Path | None]:
 
 
 def lowest_loss(folder: Path) -> Path | None:
-    """TorchMD-NET keeps ten checkpoints and writes the validation loss into their names."""
+    """Find the best of TorchMD-NET's checkpoints, whose names contain the validation loss."""
     losses = {}
     for path in folder.glob("epoch=*.ckpt"):
         if found := re.search(r"val_loss=([0-9.e+-]+?)\.ckpt", path.name):
@@ -102,7 +102,7 @@ def write_extxyz(data: Data, folder: Path) -> None:
 
 
 def write_mace(data: Data, folder: Path) -> None:
-    """Extxyz with the names of labels that MACE wants."""
+    """Write extxyz with the label names that MACE expects."""
     for name, frames in data._asdict().items():
         structures = _structures(frames)
         for atoms in structures:
@@ -113,7 +113,7 @@ def write_mace(data: Data, folder: Path) -> None:
 
 
 def write_database(data: Data, folder: Path) -> None:
-    """SchNetPack's ASE database, and a file that divides it."""
+    """Write SchNetPack's ASE database, and a file with the split."""
     path = folder / "frames.db"
     path.unlink(missing_ok=True)
     with db.connect(path, use_lock_file=False) as rows:
@@ -131,7 +131,7 @@ def write_database(data: Data, folder: Path) -> None:
 
 
 def write_arrays(data: Data, folder: Path) -> None:
-    """TorchMD-NET's arrays, in kcal/mol as in its examples, and a file that divides them."""
+    """Write TorchMD-NET's arrays, in kcal/mol as in its examples, and a file with the split."""
     n_atoms = data.train.n_atoms[0]
     both = [data.train, data.valid]
     joined = {key: np.concatenate([getattr(f, key) for f in both]) for key in ("energy", "forces")}
@@ -145,7 +145,7 @@ def write_arrays(data: Data, folder: Path) -> None:
 
 
 def nequip(plan: Plan, optimizer: str) -> list[str]:
-    """The command of its tutorial; with Muon as its documentation of Muon has it."""
+    """The command of NequIP's tutorial; Muon as in NequIP's documentation."""
     steps = plan.epochs * RECIPES["nequip"].steps_per_epoch(plan.n_train)
     return [
         *("-cp", str(HERE), "-cn", "nequip.yaml", "hydra.run.dir=."),
@@ -160,7 +160,7 @@ def nequip(plan: Plan, optimizer: str) -> list[str]:
 
 
 def mace(plan: Plan) -> list[str]:
-    """The command of MACE's readme at 32 channels; no second stage, whose start is an epoch."""
+    """The command of MACE's readme, 32 channels; no second stage, which starts at a set epoch."""
     arguments = [
         *("--name=mace", "--model=MACE", "--hidden_irreps=32x0e + 32x1o", "--r_max=5.0"),
         *("--batch_size=5", "--valid_batch_size=10", "--ema", "--ema_decay=0.99", "--amsgrad"),
@@ -176,7 +176,7 @@ def mace(plan: Plan) -> list[str]:
 
 
 def schnetpack(model: str) -> Callable[[Plan], list[str]]:
-    """SchNetPack's own experiment for MD17, on a database of ours."""
+    """SchNetPack's own experiment for MD17, on our database."""
 
     def arguments(plan: Plan) -> list[str]:
         settings = [

@@ -1,4 +1,4 @@
-"""Run a command under a budget of CPU time, and keep its best checkpoint at given times."""
+"""Run a command with a budget of CPU time, and keep its best checkpoint at given times."""
 
 import os
 import shutil
@@ -20,14 +20,14 @@ ONE_THREAD = {
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "CUDA_VISIBLE_DEVICES": "",
-    # the folder of the script is not a place to import from
+    # do not import from the folder of the script
     "PYTHONSAFEPATH": "1",
     "PYTHONWARNINGS": "ignore",
 }
 
 
 class Mark(NamedTuple):
-    """Where a run stood when a budget was used up, or when it ended before."""
+    """State of a run when a budget was used up or the run ended."""
 
     cpu_s: float
     """user and system time of the process and its children, since training began"""
@@ -37,13 +37,13 @@ class Mark(NamedTuple):
     """CPU time until training began"""
     steps: int
     checkpoint: Path | None
-    """a copy of the best checkpoint so far; None where there is none"""
+    """a copy of the best checkpoint so far; None if there is none"""
     ended: bool
-    """the run had come to its end"""
+    """whether the run ended before the budget was used up"""
 
 
 class Failed(Exception):
-    """The command ended with an error; the end of its log."""
+    """The command ended with an error; the message is the end of its log."""
 
 
 def watch(
@@ -57,10 +57,10 @@ def watch(
     """Run `command` in `folder` until the longest budget is used up.
 
     Args:
-        command: see `launch.py`, which writes the file `folder`/clock.
-        budgets_s: CPU seconds, rising.
-        best: the best checkpoint in `folder` now, or None.
-        from_start: count from the start of the process, not from the beginning of training.
+        command: runs `launch.py`, which writes the file `folder`/clock.
+        budgets_s: CPU seconds, in ascending order.
+        best: finds the best checkpoint in `folder` now, or None.
+        from_start: count from the start of the process instead of the start of training.
 
     Returns:
         One mark for each budget.
@@ -97,7 +97,7 @@ def _marks(
     total, began_at = 0.0, time.perf_counter()
     while len(marks) < len(budgets_s):
         ended = _has_ended(process.pid)
-        # of children that nobody waits for, the time is lost when they end
+        # the time of a child is lost when it ends, if no process waits for it
         total = max(total, tree_cpu_s(process.pid))
         before = 0.0 if clock is None else clock[0] * 1e-9
         if clock is not None and not before:
@@ -118,7 +118,7 @@ def _marks(
 
 
 def tree_cpu_s(root: int) -> float:
-    """User and system time of a process and everything below it, also what has ended."""
+    """User and system time of a process and its descendants, including ended ones."""
     ticks, parents = {}, {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -138,13 +138,13 @@ def _is_below(pid: int, root: int, parents: dict[int, int]) -> bool:
 
 
 def _has_ended(pid: int) -> bool:
-    """Ended, and not yet waited for: its times can still be read."""
+    """Whether the process has ended; until it is waited for, its times can be read."""
     state = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0]
     return state == "Z"
 
 
 def _copy(folder: Path, best: Callable[[Path], Path | None], to: Path) -> Path | None:
-    """Copy the best checkpoint; one that is just being written is waited for."""
+    """Copy the best checkpoint; wait if it is being written."""
     last = time.perf_counter() + PATIENCE_S
     while time.perf_counter() < last:
         path = best(folder)
@@ -154,15 +154,15 @@ def _copy(folder: Path, best: Callable[[Path], Path | None], to: Path) -> Path |
             shutil.copyfile(path, to)
         except FileNotFoundError:
             continue  # replaced by a better one
-        # what torch saves is a zip archive, whose table of contents is written last
+        # torch saves a zip archive, whose table of contents is written last
         if zipfile.is_zipfile(to):
             return to
         time.sleep(LOOK_EVERY_S)
-    raise Failed(f"{path} did not become a whole file in {PATIENCE_S} s")
+    raise Failed(f"{path} was not complete after {PATIENCE_S} s")
 
 
 def _end(process: subprocess.Popen) -> None:
-    """Stop the process and what it has started."""
+    """Stop the process and its children."""
     for kind in (signal.SIGTERM, signal.SIGKILL):
         if process.poll() is None:
             os.killpg(process.pid, kind)
