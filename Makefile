@@ -1,5 +1,5 @@
-# Everything runs in .venv, which `make install` makes with Python 3.11 or newer; nothing else is
-# needed but a C++ compiler (g++), and that only for compiled training.
+# Everything runs in .venv, which `make install` creates. Requirements: Python 3.11 or newer and,
+# only for compiled training, a C++ compiler (g++).
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO_BUDGET ?= train.max_minutes=2
@@ -20,11 +20,11 @@ install: .venv/installed
 test: install
 	$(BIN)/pytest --numprocesses 2
 
-# everything, with the many kills, the real compiler and the long runs
+# all tests, including many interrupted runs, the real compiler and long runs
 test-slow: install
 	$(BIN)/pytest --numprocesses 2 -m "slow or not slow"
 
-# networks of other packages: with what they pull in, in an environment of their own
+# networks of other packages, in a separate environment because of their dependencies
 test-peers: .venv-peers/installed
 	.venv-peers/bin/pytest --numprocesses 2 tests/peers
 
@@ -47,8 +47,8 @@ demo: install
 	$(BIN)/gradpot md $(DEMO)/model.safetensors CH3CH2OH --temperature-K 500 --time-ps $(DEMO_PS) \
 		--timestep-fs 0.5 --ensemble langevin --out $(DEMO)/md
 	@echo
-	@echo "The run is in $(DEMO). Look at learning_curve.png and parity.png there, and at"
-	@echo "md/md.png; the potential is model.safetensors, the trajectory md/md.extxyz."
+	@echo "The run is in $(DEMO). See learning_curve.png, parity.png and md/md.png there."
+	@echo "The potential is model.safetensors; the trajectory is md/md.extxyz."
 
 clean:
 	rm -rf .venv .venv-peers dist build .pytest_cache .ruff_cache .hypothesis

@@ -1,7 +1,7 @@
-"""How large the package is; fails on a function over 80 lines or a file over 400.
+"""Measure the size of the package; fail on a function over 80 lines or a file over 400.
 
 python .ci/size.py            the whole package
-python .ci/size.py --parts    and each part of it, with the private helpers that are used once
+python .ci/size.py --parts    also each part, with its private helpers that are used once
 """
 
 import ast
@@ -18,7 +18,7 @@ LONGEST_FUNCTION, LONGEST_FILE = 80, 400
 
 
 class File(NamedTuple):
-    """What is counted in one file."""
+    """The counts of one file."""
 
     path: Path
     lines: int
@@ -28,11 +28,11 @@ class File(NamedTuple):
     functions: list[tuple[int, str]]
     """length in lines, and name"""
     private: list[str]
-    """private functions at the top level"""
+    """names of private top-level functions"""
     once: list[str]
-    """those of `private` that are used in one place"""
+    """names in `private` that are used only once"""
     constants: int
-    """uppercase names at the top level"""
+    """number of uppercase top-level names"""
 
 
 def read(path: Path) -> File:
@@ -93,7 +93,7 @@ def main() -> None:
     lines, longest = max((file.lines, str(file.path)) for file in files)
     print(f"longest function {length} lines, {function}; longest file {lines} lines, {longest}")
     if length > LONGEST_FUNCTION or lines > LONGEST_FILE:
-        sys.exit("a function or a file is too long: redesign it")
+        sys.exit("a function or a file is too long: split or simplify it")
 
 
 if __name__ == "__main__":
