@@ -62,12 +62,12 @@ def kernels(
     keep_memory()
     chosen = [*ACTIVATIONS, *FAMILIES] if names == "all" else names.split(",")
     for n, width in SIZES:
-        jobs = {(name, mode): alone(name, mode, n, width) for name in chosen for mode in MODES}
+        jobs = {(name, mode): one_pass(name, mode, n, width) for name in chosen for mode in MODES}
         about = {"kind": "kernel", "n": n, "width": width}
         append(rows, measured(jobs, rounds, seconds, about))
 
 
-def alone(name: str, mode: str, n: int, width: int) -> Step:
+def one_pass(name: str, mode: str, n: int, width: int) -> Step:
     """One pass through an activation as in our training step, with random tensors."""
     function = look_up(name)
     parameters = list(function.parameters()) if isinstance(function, torch.nn.Module) else []
@@ -113,12 +113,12 @@ def steps(
     graphs = dataset(frames, 5.0, least_squares(frames))
     for model in MODELS:
         keys = [(name, mode) for name in names.split(",") for mode in modes.split(",")]
-        jobs = {key: whole(model, *key, graphs, n_frames) for key in keys}
+        jobs = {key: training_step(model, *key, graphs, n_frames) for key in keys}
         about = {"kind": "step", "model": model, "system": "ethanol", "batch": n_frames}
         append(rows, measured(jobs, rounds, seconds, about))
 
 
-def whole(model: str, name: str, mode: str, graphs, n_frames: int) -> Step:
+def training_step(model: str, name: str, mode: str, graphs, n_frames: int) -> Step:
     """A gradient step of a network with this activation."""
     torch.manual_seed(0)
     network = build(**MODELS[model], activation=name)

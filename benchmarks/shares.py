@@ -66,7 +66,7 @@ def training(model: str, frames: systems.Frames) -> dict:
     step, n_parameters = ours.training(model, frames, "compiled")
     for _ in range(3):
         step()
-    whole = median_ms(step, N_RECORDED)
+    total = median_ms(step, N_RECORDED)
     with profile(activities=[ProfilerActivity.CPU]) as recorded:
         for _ in range(N_RECORDED):
             step()
@@ -78,7 +78,7 @@ def training(model: str, frames: systems.Frames) -> dict:
         "kind": "train",
         "batch": len(frames.energy),
         "n_parameters": n_parameters,
-        "whole_ms": whole,
+        "whole_ms": total,
         "products_ms": products,
         "fused_ms": fused,
         "around_ms": around,
@@ -97,15 +97,15 @@ def call(model: str, frames: systems.Frames, repetitions: int) -> dict:
     calculator.potential.run = lambda *args: inputs.append(args) or run(*args)
     forces()
     calculator.potential.run = run
-    whole, network = [], []
+    total, network = [], []
     for _ in range(5):
-        whole.append(median_ms(forces, repetitions // 5))
+        total.append(median_ms(forces, repetitions // 5))
         network.append(median_ms(lambda: run(*inputs[0]), repetitions // 5))
     return {
         "kind": "call",
         "batch": 1,
         "n_parameters": n_parameters,
-        "whole_ms": float(np.median(whole)),
+        "whole_ms": float(np.median(total)),
         "network_ms": float(np.median(network)),
         "weights_ms": 2 * reading_ms(n_parameters),
         "flops": flops,

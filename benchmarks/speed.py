@@ -39,7 +39,7 @@ Data = Annotated[Path, typer.Option(help="folder with the data sets")]
 
 
 class Comparison(NamedTuple):
-    """One piece of work that all packages do."""
+    """A task that all packages do."""
 
     kind: str
     """train or call"""
@@ -254,8 +254,8 @@ def growth(
         gemm.append(gemm_rate(threads))
         for model, n in product(models, copies):
             request = {"model": model, "system": f"water*{n}", "mode": mode}
-            said, block = once(data, request, threads, seconds, logs)
-            about[model, n] = {**said, **request, "threads": threads}
+            answer, block = once(data, request, threads, seconds, logs)
+            about[model, n] = {**answer, **request, "threads": threads}
             taken.setdefault((model, n), []).append(block)
             print(f"  {i} {model} {192 * n} atoms: {block}", flush=True)
     append(rows, [per_atom(row(about[key], taken[key], gemm)) for key in taken])
@@ -265,11 +265,11 @@ def once(data: Path, request: dict, threads: int, seconds: float, logs: Path) ->
     """The description of one new process, and one block of its calls."""
     worker = Remote("gradpot", data, threads, logs / "gradpot.log")
     try:
-        said = worker.ask("prepare", kind="call", batch=1, count=False, **request)
-        block = said
-        if "failed" not in said:
-            block = worker.ask("block", job=said["job"], seconds=seconds, flush=threads > 1)
-        about = {"peer": "gradpot", "kind": "call", "flush": threads > 1, **said}
+        answer = worker.ask("prepare", kind="call", batch=1, count=False, **request)
+        block = answer
+        if "failed" not in answer:
+            block = worker.ask("block", job=answer["job"], seconds=seconds, flush=threads > 1)
+        about = {"peer": "gradpot", "kind": "call", "flush": threads > 1, **answer}
         return {**about, **{key: worker.hello.get(key) for key in ("version", "torch")}}, block
     finally:
         worker.close()

@@ -44,8 +44,8 @@ def value_of(key: str, text: str) -> object:
 
 
 def test_every_key_has_a_row():
-    said = {row[0] for row in table("key")}
-    assert said == defaults().keys() - {"model.name"}
+    documented = {row[0] for row in table("key")}
+    assert documented == defaults().keys() - {"model.name"}
     assert "`model.name` (default `painn`)" in TRAINING
 
 
@@ -58,9 +58,9 @@ def test_defaults_match_the_code(key, default):
 def test_model_arguments_match_the_code(name):
     heading = next(line for line in TRAINING.splitlines() if line.startswith("| argument |"))
     column = [cell.strip(" `") for cell in heading.split("|")[1:-1]].index(name)
-    said = {row[0].removeprefix("model."): row[column] for row in table("argument")}
+    documented = {row[0].removeprefix("model."): row[column] for row in table("argument")}
     parameters = inspect.signature(MODELS[name]).parameters
-    assert {k: v for k, v in said.items() if v != UNSET} == {
+    assert {k: v for k, v in documented.items() if v != UNSET} == {
         key: str(parameter.default) for key, parameter in parameters.items()
     }
 

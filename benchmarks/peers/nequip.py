@@ -114,10 +114,10 @@ def metadata(network, target: dict) -> dict[str, str]:
     )
     from nequip.utils.global_state import get_latest_global_state
 
-    said = {**network.metadata, **get_latest_global_state(only_metadata_related=True)}
-    said = {key: str(int(v)) if isinstance(v, bool) else str(v) for key, v in said.items()}
+    found = {**network.metadata, **get_latest_global_state(only_metadata_related=True)}
+    found = {key: str(int(v)) if isinstance(v, bool) else str(v) for key, v in found.items()}
     return {
-        **said,
+        **found,
         NEQUIP_AOTI_INPUTS_KEY: serialize_aoti_keys(target["input"]),
         NEQUIP_AOTI_OUTPUTS_KEY: serialize_aoti_keys(target["output"]),
     }

@@ -172,14 +172,14 @@ def test_saved_and_loaded_to_the_bit(model, name, ethanol, tmp_path):
 def test_schnet_equals_pyg(structures):
     needs("pyg")
     model = build("pyg/schnet", cutoff=CUTOFF, **SIZES).double()
-    whole = join([graph(atoms) for atoms in structures])
+    joined = join([graph(atoms) for atoms in structures])
     del model.network.interaction_graph  # torch accepts only a module in its place
     model.network.interaction_graph = lambda *_: (
-        whole.edge_index.flip(0),
-        whole.edge_vec.norm(dim=-1),
+        joined.edge_index.flip(0),
+        joined.edge_vec.norm(dim=-1),
     )
-    expected = model.network(whole.numbers, torch.zeros(0, 3), whole.batch)[:, 0]
-    torch.testing.assert_close(predict(model, whole).energy, expected)
+    expected = model.network(joined.numbers, torch.zeros(0, 3), joined.batch)[:, 0]
+    torch.testing.assert_close(predict(model, joined).energy, expected)
 
 
 def test_dimenet_equals_pyg(ethanol, monkeypatch):
@@ -223,15 +223,15 @@ def test_schnetpack_models_equal_schnetpack(kind, structures):
         output_modules=[spk.atomistic.Atomwise(SIZES["width"], output_key="energy")],
     ).double()
     theirs.output_modules[0].outnet.load_state_dict(model.readout.state_dict())
-    whole = join([graph(atoms) for atoms in structures])
+    joined = join([graph(atoms) for atoms in structures])
     inputs = {
-        spk.properties.Z: whole.numbers,
-        spk.properties.Rij: whole.edge_vec,
-        spk.properties.idx_i: whole.edge_index[0],
-        spk.properties.idx_j: whole.edge_index[1],
-        spk.properties.idx_m: whole.batch,
+        spk.properties.Z: joined.numbers,
+        spk.properties.Rij: joined.edge_vec,
+        spk.properties.idx_i: joined.edge_index[0],
+        spk.properties.idx_j: joined.edge_index[1],
+        spk.properties.idx_m: joined.batch,
     }
-    torch.testing.assert_close(predict(model, whole).energy, theirs(inputs)["energy"].detach())
+    torch.testing.assert_close(predict(model, joined).energy, theirs(inputs)["energy"].detach())
 
 
 def test_each_activation_argument_changes_the_energy(name):
@@ -252,8 +252,8 @@ def test_each_activation_argument_changes_the_energy(name):
 def test_the_page_lists_their_arguments(name):
     page = Path(__file__).parents[2] / "docs" / "any-network.md"
     row = next(line for line in page.read_text().splitlines() if line.startswith(f"| `{name}` |"))
-    said = dict(item.split("=") for item in row.split("|")[3].strip(" `").split())
-    assert said == {key: str(value) for key, value in specification(name).items()}
+    documented = dict(item.split("=") for item in row.split("|")[3].strip(" `").split())
+    assert documented == {key: str(value) for key, value in specification(name).items()}
 
 
 def test_slow_to_compile_models_are_not_compiled_by_default(tmp_path):
@@ -261,6 +261,6 @@ def test_slow_to_compile_models_are_not_compiled_by_default(tmp_path):
     sizes = [f"model.{key}={value}" for key, value in SMALL["pyg/dimenet++"].items()]
     keys = ["model.name=pyg/dimenet++", "train.max_minutes=1000", "train.epochs=1"]
     keys += ["data.n_train=4", "data.n_valid=2", "data.n_test=2"]
-    said: list[str] = []
-    train(config(override({}, [*sizes, *keys])), tmp_path / "run", say=said.append)
-    assert any("not compiled: that takes long for pyg/dimenet++" in line for line in said), said
+    messages: list[str] = []
+    train(config(override({}, [*sizes, *keys])), tmp_path / "run", say=messages.append)
+    assert any("not compiled: that takes long for pyg/dimenet++" in m for m in messages), messages

@@ -36,7 +36,7 @@ def test_blocks_equal_the_whole(potential, monkeypatch):
     assert sizes(data).tolist() == [9] * 30
 
 
-def test_direct_forces_have_no_stress_to_be_wrong(crystal):
+def test_direct_forces_have_no_stress_errors(crystal):
     torch.manual_seed(0)
     model = build("forcenet", width=8, n_layers=1, forces="direct")
     frames = Frames(
@@ -63,15 +63,15 @@ def test_no_frames_no_errors(potential):
     assert errors_of(potential, data, torch.zeros(0, dtype=torch.long))["n_frames"] == 0
 
 
-def test_it_says_what_was_trained_on(potential, tmp_path):
+def test_it_says_which_frames_were_trained_on(potential, tmp_path):
     checkpoint.save(potential, tmp_path / "model.safetensors")
     split = {"data": read("ethanol").fingerprint(), "train": [0, 1, 2], "valid": [3]}
-    said: list[str] = []
+    messages: list[str] = []
     for data, expected in ((split["data"], True), ("another", False)):
         (tmp_path / "split.json").write_text(json.dumps(split | {"data": data}))
-        said.clear()
-        evaluate_file(tmp_path / "model.safetensors", "ethanol", say=said.append)
-        assert any("this model was trained on 3 of these frames" in s for s in said) == expected
+        messages.clear()
+        evaluate_file(tmp_path / "model.safetensors", "ethanol", say=messages.append)
+        assert any("this model was trained on 3 of these frames" in m for m in messages) == expected
 
 
 def test_thresholds_reach_the_evaluation_of_a_file(potential, tmp_path):
