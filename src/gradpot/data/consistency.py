@@ -95,7 +95,12 @@ class Fit(NamedTuple):
 
 
 def check_forces(frames: Frames) -> dict[str, Any]:
-    """Verdict on energies against forces, with the figures it rests on."""
+    """Verdict on energies against forces, with the figures it rests on.
+
+    Returns:
+        "verdict" and "text" as `judge` gives them, and the fields of `Fit` rounded to four digits;
+        the fields are absent if there are too few pairs for a fit.
+    """
     nothing = "no two labeled frames have the same atoms in the same order and the same cell"
     return _report(near_pairs(frames), nothing, {})
 

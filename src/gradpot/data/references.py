@@ -56,14 +56,24 @@ def rescaling(
 def divide_by_constant(
     frames: Frames, references: dict[int, float], constant: float | None
 ) -> tuple[float, float]:
-    """A given energy, by which energies and forces are divided (label rescaling, 2310.01649)."""
+    """A given energy, by which energies and forces are divided (label rescaling, 2310.01649).
+
+    Raises:
+        InputError: it is missing or not positive.
+    """
     if not (constant and constant > 0):
         raise InputError("rescale.mode=constant needs rescale.constant, a positive energy in eV")
     return float(constant), 1.0
 
 
 def unit_variance(frames: Frames, references: dict[int, float], *_: object) -> tuple[float, float]:
-    """σ_E and σ_E/σ_F, so that energy and force residuals both have unit variance."""
+    """σ_E and σ_E/σ_F, so that energy and force residuals both have unit variance.
+
+    Energies count without their references and their mean.
+
+    Raises:
+        InputError: no frame has energies, or none has forces.
+    """
     rest = frames.energy - reference_energies(frames, references)
     known = rest[np.isfinite(rest)]
     scale = _rms(known - known.mean() if known.size else known, "energies")

@@ -257,7 +257,11 @@ def _reason(error: Exception, part: Path) -> str:
 
 
 def _from_archive(path: Path, entry: Entry) -> bool:
-    """Extract the file if its archive is in the folder: downloaded, or put there by hand."""
+    """Extract the file if its archive is in the folder: downloaded, or put there by hand.
+
+    Raises:
+        InputError: the archive has the wrong checksum, or lacks the file.
+    """
     if entry.archive is None:
         return False
     archive = path.with_name(entry.archive.file)
