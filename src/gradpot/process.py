@@ -76,7 +76,10 @@ def signals() -> Iterator[Callable[[], int]]:
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
-    """Replace a file whole: write another one beside it, flush, rename."""
+    """Replace a file whole: write another one beside it, flush, rename.
+
+    A reader sees the old file or the new one, and a run that is killed leaves one of them.
+    """
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     with open(beside, "wb") as file:

@@ -65,12 +65,20 @@ def energy_factor(unit: str) -> float:
 
 
 def length_factor(unit: str) -> float:
-    """Multiply by this to get Å."""
+    """Multiply by this to get Å: `length_factor("bohr")` is 0.529.
+
+    Raises:
+        InputError: the unit is unknown.
+    """
     return _look_up("length", unit, LENGTH)
 
 
 def force_factor(unit: str) -> float:
-    """Multiply by this to get eV/Å; an energy unit over a length unit ("kcal/mol/Ang")."""
+    """Multiply by this to get eV/Å; an energy unit over a length unit ("kcal/mol/Ang").
+
+    Raises:
+        InputError: the unit is not such a ratio, or one of its parts is unknown.
+    """
     energy, slash, length = _plain(unit).rpartition("/")
     if not slash or energy not in ENERGY or length not in LENGTH:
         raise InputError(
@@ -81,7 +89,11 @@ def force_factor(unit: str) -> float:
 
 
 def stress_factor(unit: str) -> float:
-    """Multiply by this to get eV/Å³: a pressure ("kbar") or energy over length³ ("eV/Ang^3")."""
+    """Multiply by this to get eV/Å³: a pressure ("kbar") or energy over length³ ("eV/Ang^3").
+
+    Raises:
+        InputError: the unit is neither, or one of its parts is unknown.
+    """
     name = _plain(unit).replace("³", "^3").replace("**3", "^3")
     if name in PRESSURE:
         return PRESSURE[name]
@@ -94,7 +106,13 @@ def stress_factor(unit: str) -> float:
 
 
 def same(one: str, other: str, factor) -> bool:
-    """Whether two names mean the same unit; `factor` is one of the functions above."""
+    """Whether two names mean the same unit, as "Ha" and "hartree" do.
+
+    `factor` is the function above that belongs to their quantity.
+
+    Raises:
+        InputError: a unit is unknown.
+    """
     return abs(factor(one) / factor(other) - 1) < 1e-6
 
 
@@ -106,7 +124,11 @@ def _look_up(kind: str, unit: str, table: dict[str, float]) -> float:
 
 
 def _plain(unit: str) -> str:
-    """Turn "kcal/(mol*Å)", "Kcal/mol/Angstroms" and the like into names of the tables."""
+    """Turn "kcal/(mol*Å)", "Kcal/mol/Angstroms" and the like into names of the tables.
+
+    Raises:
+        InputError: it begins with "MeV", which in lower case would be read as milli.
+    """
     if unit.strip().startswith("MeV"):
         raise InputError(f"unit {unit!r} begins with mega-electronvolt; for milli write 'meV'")
     name = unit.strip().lower().replace(" ", "").replace("\u212b", "å")

@@ -80,6 +80,19 @@ def test_a_half_written_frame_is_cut_off_and_done_again(tmp_path, cut):
     assert label(copper(), EMT(), part) == (0, 8, {})
 
 
+def test_a_half_written_frame_of_charged_atoms_is_done_again(tmp_path):
+    """Initial charges are input of the calculator, not part of the file."""
+    frames = copper(2)
+    for atoms in frames:
+        atoms.set_initial_charges([1.0, -1.0, 0.0, 0.0])
+    out = tmp_path / "out.xyz"
+    label(frames, EMT(), out)
+    whole = out.read_bytes()
+    out.write_bytes(whole[:-30])
+    assert label(frames, EMT(), out).n_labeled == 1
+    assert out.read_bytes() == whole
+
+
 def test_frames_of_other_structures_are_refused(tmp_path):
     out = tmp_path / "out.xyz"
     label(copper(3), EMT(), out)

@@ -50,6 +50,7 @@ def test_least_squares_ignores_missing_energies():
     energies = exact_energies()
     energies[0] = np.nan
     assert least_squares(frames(MIXED, energies)) == pytest.approx(TRUE, abs=1e-9)
+    assert least_squares(frames(MIXED, [np.nan] * 5)) == {1: 0.0, 6: 0.0, 8: 0.0}
 
 
 def test_isolated_atoms():

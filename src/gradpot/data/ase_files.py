@@ -6,7 +6,8 @@ author wrote, so a stress in it needs a `StressLabel`; everywhere else ASE has c
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +102,7 @@ def read_database(path: Path) -> Raw:
 
 def _fields(atoms: "Atoms") -> dict[str, Any]:
     """Everything an ASE structure carries besides its geometry."""
-    results = {} if atoms.calc is None else getattr(atoms.calc, "results", {})
+    results = getattr(atoms.calc, "results", {})
     arrays = {key: a for key, a in atoms.arrays.items() if key not in ("numbers", "positions")}
     info = {key.removeprefix(MASK): value for key, value in atoms.info.items()}
     return {**info, **arrays, **results}
@@ -124,24 +125,17 @@ def _raw(
         elif present[0] != candidates[0]:
             notices.append(f"{name} from {present[0]}")
     energy_key, force_key = chosen
-    energy = forces = None
-    if energy_key:
-        energy = np.array(_label(path, fields, energy_key, [()] * len(fields)))
-    if force_key:
-        forces = np.concatenate(_label(path, fields, force_key, [(n, 3) for n in n_atoms.tolist()]))
+    vectors = [(n, 3) for n in n_atoms.tolist()]
+    energy = np.array(_label(path, fields, energy_key, repeat(()))) if energy_key else None
+    forces = np.concatenate(_label(path, fields, force_key, vectors)) if force_key else None
     if energy is not None and "free_energy" in keys:
-        free = np.array(_label(path, fields, "free_energy", [()] * len(fields)))
+        free = np.array(_label(path, fields, "free_energy", repeat(())))
         gap = np.nan_to_num(np.abs(free - energy)).max()
         if gap > FREE_ENERGY_GAP:
             notices.append(
                 f"free_energy differs from energy by up to {gap:.3g} and is not used; the forces "
                 "of many programs belong to the free energy"
             )
-
-    def field(key: str) -> Float[np.ndarray, "n_frames _"]:
-        shape = (_size(fields, key),)
-        return np.array(_label(path, fields, key, [shape] * len(fields)))
-
     order = "matrix" if "stress" in keys and _size(fields, "stress") == 9 else "voigt"
     said = (units.get(key) for key in (energy_key, "", force_key))
     return Raw(
@@ -153,7 +147,7 @@ def _raw(
         energy=energy,
         forces=forces,
         keys=keys,
-        field=field,
+        field=lambda key: np.array(_label(path, fields, key, repeat((_size(fields, key),)))),
         units=Declared(*(unit if isinstance(unit, str) and unit else None for unit in said)),
         stress=StressLabel("stress", "eV/Ang^3", order, "tension") if "stress" in keys else None,
         notices=tuple(notices),
@@ -167,9 +161,13 @@ def _size(fields: Sequence[dict], key: str) -> int:
 
 
 def _label(
-    path: Path, fields: Sequence[dict], key: str, shapes: Sequence[tuple[int, ...]]
+    path: Path, fields: Sequence[dict], key: str, shapes: Iterable[tuple[int, ...]]
 ) -> list[Float[np.ndarray, "..."]]:
-    """One label of all frames in these shapes; NaN where a frame lacks it."""
+    """One label of all frames in these shapes; NaN where a frame lacks it.
+
+    Raises:
+        InputError: a frame has it in another shape, or not as numbers.
+    """
     found = []
     for i, (frame, shape) in enumerate(zip(fields, shapes)):
         value = np.full(shape, np.nan) if frame.get(key) is None else frame[key]

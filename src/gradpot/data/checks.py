@@ -14,8 +14,8 @@ MAX_MOLECULE_PAIRS = 50_000_000
 """pairs of atoms compared for the shortest distance, a few seconds; beyond that a sample"""
 MAX_PERIODIC_FRAMES = 300
 """the same; each needs a neighbor list"""
-FIRST_CUTOFF, LAST_CUTOFF = 1.5, 6.0
-"""Å; the cutoff is doubled until a cell has a pair"""
+CUTOFFS = (1.5, 3.0, 6.0)
+"""Å; the next one is used if a cell has no pair within the one before"""
 MIN_STEPS = 10
 """frames; fewer are too few to call them a trajectory"""
 
@@ -49,11 +49,13 @@ def inspect(frames: Frames, random_split: bool = True) -> dict[str, Any]:
     Args:
         random_split: warn also of what would spoil a random split, but no other split.
     """
-    periodic = frames.pbc.all(1)
+    from ase.data import chemical_symbols
+
+    counts, periodic = np.bincount(frames.numbers), frames.pbc.all(1)
     summary = {
         "frames": int(frames.n_atoms.shape[0]),
         "atoms": int(frames.n_atoms.sum()),
-        "elements": elements(frames),
+        "elements": {chemical_symbols[z]: int(counts[z]) for z in np.flatnonzero(counts)},
         "n_atoms": {"min": int(frames.n_atoms.min()), "max": int(frames.n_atoms.max())},
         "compositions": frames.n_compositions,
         "periodic_frames": int(frames.pbc.any(1).sum()),
@@ -71,14 +73,6 @@ def inspect(frames: Frames, random_split: bool = True) -> dict[str, Any]:
         "notices": list(frames.notices),
     }
     return {**summary, "warnings": warnings(summary, random_split)}
-
-
-def elements(frames: Frames) -> dict[str, int]:
-    """How many atoms of each element, by symbol."""
-    from ase.data import chemical_symbols
-
-    counts = np.bincount(frames.numbers)
-    return {chemical_symbols[z]: int(counts[z]) for z in np.flatnonzero(counts)}
 
 
 def force_sizes(frames: Frames) -> dict[str, float] | None:
@@ -116,12 +110,11 @@ def step_share(frames: Frames) -> float | None:
         return None
     positions = frames.positions.reshape(n_frames, size, 3)
     positions = positions - positions.mean(axis=1, keepdims=True)
-
-    def apart(lag: int) -> float:
-        return float(np.median(np.square(positions[lag:] - positions[:-lag]).sum((1, 2))) ** 0.5)
-
-    far = apart(n_frames // 2)
-    return apart(1) / far if far > 0 else None
+    near, far = (
+        float(np.median(np.square(positions[lag:] - positions[:-lag]).sum((1, 2))) ** 0.5)
+        for lag in (1, n_frames // 2)
+    )
+    return near / far if far > 0 else None
 
 
 def n_duplicates(frames: Frames) -> int:
@@ -141,21 +134,20 @@ def shortest_distance(frames: Frames) -> float | None:
     molecules = np.flatnonzero(~periodic & (frames.n_atoms > 1))
     sizes = frames.n_atoms[molecules]
     share = min(1.0, MAX_MOLECULE_PAIRS / max(1, (sizes**2 // 2).sum()))
-    groups = [molecules[sizes == n] for n in np.unique(sizes)]
-    found = [
-        _shortest_in_molecules(frames, sample(group, max(1, int(share * group.size))))
-        for group in groups
-    ]
-    found += [
-        _shortest_in_cell(frames, int(i))
-        for i in sample(np.flatnonzero(periodic), MAX_PERIODIC_FRAMES)
-    ]
+    found = []
+    for group in (molecules[sizes == n] for n in np.unique(sizes)):
+        part = sample(group, max(1, int(share * group.size)))
+        found.append(_shortest_in_molecules(frames, part))
+    cells = sample(np.flatnonzero(periodic), MAX_PERIODIC_FRAMES)
+    found += [_shortest_in_cell(frames, i) for i in cells.tolist()]
     shortest = min(found, default=np.inf)
     return float(shortest) if np.isfinite(shortest) else None
 
 
 def warnings(summary: dict[str, Any], random_split: bool) -> list[str]:
     """What a person should look at before training."""
+    from ase.data import atomic_numbers, covalent_radii
+
     found = []
     for judged in (summary["consistency"], summary["stress_consistency"]):
         if judged and judged["verdict"] in ("sign error", "unit error"):
@@ -166,8 +158,19 @@ def warnings(summary: dict[str, Any], random_split: bool) -> list[str]:
             f"the rms force is {rms:.3g} eV/Å, far beyond what atoms feel: are energies and forces "
             "in kcal/mol (--energy-unit kcal/mol)?"
         )
-    if summary["shortest_distance_A"] is not None:
-        found += _distance_warnings(summary["shortest_distance_A"], list(summary["elements"]))
+    radii = sorted(float(covalent_radii[atomic_numbers[z]]) for z in summary["elements"])
+    bond = sum(radii[:2]) if len(radii) > 1 else 2 * radii[0]
+    shortest = summary["shortest_distance_A"]
+    if shortest is not None and shortest < LIMITS.shortest:
+        found.append(
+            f"two atoms are {shortest:.3g} Å apart: are lengths in nm (--length-unit nm), "
+            "or declared as bohr but actually in Å?"
+        )
+    elif shortest is not None and shortest > LIMITS.longest_bond * bond:
+        found.append(
+            f"no two atoms are closer than {shortest:.3g} Å, where {bond:.3g} Å is usual: "
+            "are lengths in bohr (--length-unit bohr)?"
+        )
     net = summary["net_force_eV_A"]
     if net and net["share"] > LIMITS.net_force_share:
         found.append(
@@ -187,30 +190,12 @@ def warnings(summary: dict[str, Any], random_split: bool) -> list[str]:
     return found
 
 
-def _distance_warnings(shortest: float, symbols: list[str]) -> list[str]:
-    from ase.data import atomic_numbers, covalent_radii
-
-    radii = sorted(float(covalent_radii[atomic_numbers[symbol]]) for symbol in symbols)
-    bond = sum(radii[:2]) if len(radii) > 1 else 2 * radii[0]
-    if shortest < LIMITS.shortest:
-        return [
-            f"two atoms are {shortest:.3g} Å apart: are lengths in nm (--length-unit nm), "
-            "or declared as bohr but actually in Å?"
-        ]
-    if shortest > LIMITS.longest_bond * bond:
-        return [
-            f"no two atoms are closer than {shortest:.3g} Å, where {bond:.3g} Å is usual: "
-            "are lengths in bohr (--length-unit bohr)?"
-        ]
-    return []
-
-
 def _range(values: Float[np.ndarray, "n"]) -> dict[str, float] | None:
+    """Smallest, largest, mean and standard deviation of the labels that exist; None if none do."""
     known = values[np.isfinite(values)]
     if not known.size:
         return None
-    figures = {"min": known.min(), "max": known.max(), "mean": known.mean(), "std": known.std()}
-    return {name: float(value) for name, value in figures.items()}
+    return {name: float(getattr(known, name)()) for name in ("min", "max", "mean", "std")}
 
 
 def _shortest_in_molecules(frames: Frames, group: np.ndarray) -> float:
@@ -223,12 +208,11 @@ def _shortest_in_molecules(frames: Frames, group: np.ndarray) -> float:
 
 
 def _shortest_in_cell(frames: Frames, i: int) -> float:
-    positions = frames.positions[slice(*frames.first[i : i + 2])]
-    cell, cutoff = frames.cell[i], FIRST_CUTOFF
-    while cutoff <= LAST_CUTOFF:
+    """In Å, with periodic images; infinite if no pair is within the last of `CUTOFFS`."""
+    positions, cell = frames.positions[slice(*frames.first[i : i + 2])], frames.cell[i]
+    for cutoff in CUTOFFS:
         edge_index, shifts = neighbor_list(positions, cell, frames.pbc[i], cutoff)
         if shifts.size:
             vectors = edge_vectors(positions, cell, edge_index, shifts)
             return float(np.sqrt((vectors**2).sum(1).min()))
-        cutoff *= 2
     return np.inf

@@ -7,11 +7,12 @@ atoms in the same order. Molecules are superimposed by the best rotation (Kabsch
 32, 922 (1976)), periodic frames of the same cell by the nearest image.
 """
 
+from collections.abc import Callable
 from itertools import permutations
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from gradpot import units
 from gradpot.data.frames import Frames
@@ -81,33 +82,43 @@ class Fit(NamedTuple):
     distance: float
     """median over the pairs that count, in Å"""
 
+    @property
+    def amount(self) -> str:
+        """By what factor the labels are too small or too large, in words.
+
+        A slope above 1 means that energies change by more than the forces or stresses explain.
+        """
+        size = abs(self.slope)
+        if size > 1:
+            return f"{size:.4g} times too small"
+        return f"{1 / max(size, 1e-9):.4g} times too large"
+
 
 def check_forces(frames: Frames) -> dict[str, Any]:
-    """Verdict on energies against forces, with the figures it rests on."""
-    found = fit(near_pairs(frames))
-    if found is None:
-        text = "no two labeled frames have the same atoms in the same order and the same cell"
-        return {"verdict": "cannot tell", "text": text}
-    return _report(found, *judge(found))
+    """Verdict on energies against forces, with the figures it rests on.
+
+    Returns:
+        "verdict" and "text" as `judge` gives them, and the fields of `Fit` rounded to four digits;
+        the fields are absent if there are too few pairs for a fit.
+    """
+    nothing = "no two labeled frames have the same atoms in the same order and the same cell"
+    return _report(near_pairs(frames), nothing, {})
 
 
 def check_stress(frames: Frames) -> dict[str, Any] | None:
     """The same for stress, from frames whose cells differ; None if no frame has stress."""
-    if np.isnan(frames.stress).any((1, 2)).all():
+    has_stress = np.isfinite(frames.stress).all((1, 2))
+    if not has_stress.any():
         return None
-    found = fit(strained_pairs(frames))
-    if found is None:
-        text = (
-            f"no two labeled frames have cells that differ by {MIN_STRAIN:.1%} to {MAX_STRAIN:.0%}"
-        )
-        return {"verdict": "cannot tell", "text": text}
-    verdict, text = judge(found)
+    labeled = has_stress & np.isfinite(frames.energy)
     texts = {
         "consistent": "energy differences agree with stress times strain",
         "sign error": "the stress has the wrong sign (--stress-sign)",
-        "unit error": f"the stress is {_amount(found.slope)} for the energies (--stress-unit)",
+        "unit error": "the stress is {amount} for the energies (--stress-unit)",
     }
-    return _report(found, verdict, texts.get(verdict, text))
+    nothing = f"no two cells of labeled frames differ by {MIN_STRAIN:.1%} to {MAX_STRAIN:.0%}"
+    pairs = _pairs(frames, labeled, frames.pbc, _strained_pairs_of_group)
+    return _report(pairs, nothing, texts)
 
 
 def judge(found: Fit) -> tuple[str, str]:
@@ -118,25 +129,20 @@ def judge(found: Fit) -> tuple[str, str]:
     weak = abs(found.correlation) < LIMITS.correlation or doubt > LIMITS.doubt
     if weak or size < LIMITS.smallest:
         return "cannot tell", "no frames are near enough to each other to compare their energies"
-
-    def within(limits: tuple[float, float]) -> bool:
-        return limits[0] < size < limits[1]
-
-    if within(LIMITS.consistent):
+    low, high = LIMITS.consistent
+    if low < size < high:
         if found.slope < 0:
             return "sign error", "forces have the wrong sign: they look like gradients, dE/dR"
         return "consistent", "energy differences agree with forces times displacements"
-    doubtful = doubt > LIMITS.doubtful and within(LIMITS.unclear_if_doubtful)
-    if doubtful or within(LIMITS.unclear):
+    low, high = LIMITS.unclear_if_doubtful if doubt > LIMITS.doubtful else LIMITS.unclear
+    if low < size < high:
         text = f"the slope is {found.slope:.3g}, but the frames are too far apart to explain it"
         return "cannot tell", text
     sign = "; their sign is wrong as well" if found.slope < 0 else ""
-    off = {text: abs(np.log(size / ratio)) for text, ratio in mistakes().items()}
-    likely = [
-        text for text in sorted(off, key=off.__getitem__) if off[text] < LIMITS.named + doubt / 2
-    ]
+    off = sorted((abs(np.log(size / ratio)), text) for text, ratio in mistakes().items())
+    likely = [text for error, text in off if error < LIMITS.named + doubt / 2]
     names = f": {', or '.join(likely[:2])}" if likely else ""
-    return "unit error", f"forces are {_amount(size)} for the energies{names}{sign}"
+    return "unit error", f"forces are {found.amount} for the energies{names}{sign}"
 
 
 def mistakes() -> dict[str, float]:
@@ -160,18 +166,8 @@ def mistakes() -> dict[str, float]:
 
 def near_pairs(frames: Frames) -> Pairs:
     """Consecutive frames and nearest neighbors, from a sample that takes seconds at most."""
-    labeled = np.flatnonzero(np.isfinite(frames.energy))
-    return _join([_pairs_of_group(frames, group) for group in _groups(frames, labeled, True)])
-
-
-def strained_pairs(frames: Frames) -> Pairs:
-    """Pairs whose cells differ a little: energy beyond −F·ΔR, against V·σ:ε.
-
-    Positions are compared relative to the cells, so that a pure strain moves no atom.
-    """
-    labeled = np.flatnonzero(np.isfinite(frames.energy) & np.isfinite(frames.stress).all((1, 2)))
-    groups = _groups(frames, labeled, same_cell=False)
-    return _join([_strained_pairs_of_group(frames, group) for group in groups])
+    labeled, cells = np.isfinite(frames.energy), np.round(frames.cell, 4) + 0.0
+    return _pairs(frames, labeled, cells, _pairs_of_group)
 
 
 def fit(pairs: Pairs) -> Fit | None:
@@ -199,54 +195,66 @@ def fit(pairs: Pairs) -> Fit | None:
     )
 
 
-def sample(index: Int[np.ndarray, "n"], size: int) -> Int[np.ndarray, "n_taken"]:
-    """At most `size` entries, evenly spaced."""
-    return (
-        index[np.unique(np.linspace(0, index.size - 1, size).astype(int))] if index.size else index
-    )
+def sample(index: Int[np.ndarray, "n *axes"], size: int) -> Int[np.ndarray, "n_taken *axes"]:
+    """At most `size` entries along the first axis, evenly spaced."""
+    return index[np.linspace(0, len(index) - 1, min(size, len(index))).astype(int)]
 
 
-def _report(found: Fit, verdict: str, text: str) -> dict[str, Any]:
+def _report(pairs: Pairs, nothing: str, texts: dict[str, str]) -> dict[str, Any]:
+    """What `judge` says about these pairs, with the figures it rests on, for JSON.
+
+    Args:
+        pairs: those of forces or those of stress.
+        nothing: the text if there are too few pairs for a fit.
+        texts: by verdict, instead of those on forces; `{amount}` stands for `Fit.amount`.
+    """
+    found = fit(pairs)
+    if found is None:
+        return {"verdict": "cannot tell", "text": nothing}
+    verdict, text = judge(found)
+    if verdict in texts:
+        text = texts[verdict].format(amount=found.amount)
     figures = {key: float(f"{value:.4g}") for key, value in found._asdict().items()}
     return {"verdict": verdict, "text": text, **figures, "n_pairs": found.n_pairs}
-
-
-def _amount(slope: float) -> str:
-    size = abs(slope)
-    return (
-        f"{size:.4g} times too small" if size > 1 else f"{1 / max(size, 1e-9):.4g} times too large"
-    )
-
-
-def _join(found: list[Pairs]) -> Pairs:
-    if not found:
-        return Pairs(np.zeros(0), np.zeros(0), np.zeros(0))
-    joined = Pairs(*(np.concatenate(column) for column in zip(*found)))
-    moved = (joined.distance > MIN_STEP) & np.isfinite(joined.change) & np.isfinite(joined.work)
-    return Pairs(*(column[moved] for column in joined))
 
 
 def _weighted_quantiles(
     values: np.ndarray, weight: np.ndarray, at: tuple[float, ...]
 ) -> list[float]:
+    """The smallest values below which the shares `at` of the total weight lie.
+
+    As `np.quantile(method="inverted_cdf", weights=...)`, which needs numpy 2.
+    """
     order = np.argsort(values)
     total = np.cumsum(weight[order])
     places = np.searchsorted(total, np.array(at) * total[-1])
     return [float(values[order][min(i, values.size - 1)]) for i in places]
 
 
-def _groups(
-    frames: Frames, labeled: np.ndarray, same_cell: bool
-) -> list[Int[np.ndarray, "n_members"]]:
-    """Frames with the same atoms in the same order, the largest groups first."""
+def _pairs(
+    frames: Frames,
+    labeled: Bool[np.ndarray, "n_frames"],
+    cells: np.ndarray,
+    of_group: Callable[[Frames, np.ndarray], Pairs],
+) -> Pairs:
+    """Pairs from the largest groups of frames with the same atoms in the same order.
+
+    Args:
+        frames: the whole data set.
+        labeled: which of its frames to use.
+        cells: one row for each frame; the frames of a group have equal rows.
+        of_group: finds the pairs of one group from the indices of its frames.
+    """
     first = frames.first
     members: dict[tuple, list[int]] = {}
-    cells = np.round(frames.cell, 4) + 0.0 if same_cell else frames.pbc
-    for i in labeled.tolist():
+    for i in np.flatnonzero(labeled).tolist():
         key = frames.numbers[first[i] : first[i + 1]].tobytes(), cells[i].tobytes()
         members.setdefault(key, []).append(i)
-    groups = sorted((np.array(group) for group in members.values()), key=lambda g: -g.size)
-    return [group for group in groups[:MAX_GROUPS] if group.size > 1]
+    groups = sorted(members.values(), key=len, reverse=True)[:MAX_GROUPS]
+    found = [of_group(frames, np.array(group)) for group in groups if len(group) > 1]
+    joined = Pairs(*map(np.concatenate, zip(Pairs(*np.zeros((3, 0))), *found)))
+    moved = (joined.distance > MIN_STEP) & np.isfinite(joined.change) & np.isfinite(joined.work)
+    return Pairs(*(column[moved] for column in joined))
 
 
 def _pairs_of_group(frames: Frames, group: np.ndarray) -> Pairs:
@@ -259,13 +267,17 @@ def _pairs_of_group(frames: Frames, group: np.ndarray) -> Pairs:
     positions = part.positions.reshape(n_frames, n_atoms, 3)
     forces = part.forces.reshape(n_frames, n_atoms, 3)
     pbc, cell = part.pbc[0], part.cell[0]
-    apart = _apart(_on_circles(positions, cell, pbc) if pbc.any() else _distances(positions))
+    if pbc.any():
+        descriptor = _on_circles(positions, cell, pbc)
+    else:  # distances between atoms, which rotations do not change; not all in large molecules
+        a, b = sample(np.transpose(np.triu_indices(n_atoms, 1)), DESCRIPTOR_SIZE).T
+        descriptor = np.linalg.norm(positions[:, a] - positions[:, b], axis=-1)
+    apart = _apart(descriptor)
     np.fill_diagonal(apart, np.inf)
     nearest = np.sort([np.arange(n_frames), apart.argmin(1)], axis=0)
+    following = [np.arange(n_frames - 1), np.arange(1, n_frames)]
     # pairs found from both ends count once
-    i, j = np.unique(nearest, axis=1)
-    i = np.concatenate([i, np.arange(n_frames - 1)])
-    j = np.concatenate([j, np.arange(1, n_frames)])
+    i, j = np.concatenate([np.unique(nearest, axis=1), following], axis=1)
     if pbc.any():
         step, rotation = minimum_image(positions[j] - positions[i], cell, pbc), np.eye(3)
         step -= step.mean(1, keepdims=True)
@@ -277,7 +289,11 @@ def _pairs_of_group(frames: Frames, group: np.ndarray) -> Pairs:
 
 
 def _strained_pairs_of_group(frames: Frames, group: np.ndarray) -> Pairs:
-    """Each frame and the nearest one whose cell differs by MIN_STRAIN to MAX_STRAIN."""
+    """Each frame and the nearest one whose cell differs by MIN_STRAIN to MAX_STRAIN.
+
+    The energy beyond −F·ΔR is compared with V·σ:ε. Positions are relative to the cells, so that a
+    pure strain moves no atom.
+    """
     part = frames.take(sample(group, MAX_CELLS))
     n_frames, n_atoms = part.n_atoms.shape[0], int(part.n_atoms[0])
     fractions = part.positions.reshape(n_frames, n_atoms, 3) @ np.linalg.inv(part.cell)
@@ -305,15 +321,6 @@ def _apart(descriptor: np.ndarray) -> np.ndarray:
     centered = descriptor - descriptor.mean(0)
     square = (centered**2).sum(1)
     return square[:, None] + square[None, :] - 2 * centered @ centered.T
-
-
-def _distances(positions: np.ndarray) -> np.ndarray:
-    """Distances between atoms, which rotations do not change; some of them in large molecules."""
-    a, b = np.triu_indices(positions.shape[1], 1)
-    if a.size > DESCRIPTOR_SIZE:
-        some = sample(np.arange(a.size), DESCRIPTOR_SIZE)
-        a, b = a[some], b[some]
-    return np.linalg.norm(positions[:, a] - positions[:, b], axis=-1)
 
 
 def _on_circles(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:

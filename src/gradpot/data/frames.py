@@ -52,11 +52,10 @@ class Frames(NamedTuple):
     @property
     def composition(self) -> Int[np.ndarray, "n_frames n_elements"]:
         """Atoms of each element in each frame; the columns are `np.unique(numbers)`."""
-        frame = np.repeat(np.arange(self.n_atoms.shape[0]), self.n_atoms)
         elements, column = np.unique(self.numbers, return_inverse=True)
-        counts = np.zeros((self.n_atoms.shape[0], elements.shape[0]), dtype=np.int64)
-        np.add.at(counts, (frame, column), 1)
-        return counts
+        shape = self.n_atoms.shape[0], elements.shape[0]
+        row = np.repeat(np.arange(shape[0]), self.n_atoms)
+        return np.bincount(row * shape[1] + column, minlength=shape[0] * shape[1]).reshape(shape)
 
     @property
     def n_compositions(self) -> int:

@@ -9,7 +9,7 @@ that is resumed gives the same file as one that was never interrupted.
 import io
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -61,9 +61,8 @@ def reference(
         from tblite.ase import TBLite
     except ImportError as error:
         raise InputError(f"{name} needs tblite; install it: pip install gradpot[label]") from error
-    given = {"charge": charge, "multiplicity": multiplicity}
-    options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    return TBLite(method=METHODS[name.lower()], verbosity=0, cache_api=False, **options)
+    options = {"charge": charge, "multiplicity": multiplicity, "verbosity": 0, "cache_api": False}
+    return TBLite(method=METHODS[name.lower()], **options)
 
 
 def label(
@@ -89,6 +88,7 @@ def label(
         InputError: the frames in `out` do not belong to these structures; or a structure failed
             (those before it are in `out`).
     """
+    import ase.io
     from tqdm import tqdm
 
     for name in ("energy", "forces"):
@@ -120,12 +120,13 @@ def label(
                 skipped[i] = reason
                 write_json(skipped_file, skipped)
             else:
-                file.write(_as_text(frame))
+                ase.io.write(file, frame, format="extxyz")
                 file.flush()
                 n_labeled += 1
             bar.update()
     if out.suffix == ".npz":
-        _pack(frames_file, out)
+        pack([frames_file], out)
+        frames_file.unlink()
     return Labeled(n_labeled, n_found, skipped)
 
 
@@ -174,7 +175,7 @@ def complete_frames(path: Path) -> tuple[int, int]:
                 lines = [file.readline() for _ in range(int(head) + 1)]
             except ValueError as error:
                 raise InputError(f"{path} is not an extended-XYZ file; choose another") from error
-            if not (head.endswith(b"\n") and lines[-1].endswith(b"\n")):
+            if not lines[-1].endswith(b"\n"):
                 break
             count, end = count + 1, file.tell()
     return count, end
@@ -240,7 +241,7 @@ def _check_found(path: Path, structures: list["Atoms"], name: str) -> int:
             )
     rest = content[end:].decode(errors="replace").splitlines()
     if rest:
-        if n_found == len(structures) or not _begins(rest, _as_text(structures[n_found])):
+        if n_found == len(structures) or not _begins(rest, structures[n_found]):
             raise InputError(
                 f"{path} ends with an unfinished frame that does not belong to the input; "
                 "choose another --out"
@@ -249,41 +250,50 @@ def _check_found(path: Path, structures: list["Atoms"], name: str) -> int:
     return n_found
 
 
-def _begins(written: list[str], bare: str) -> bool:
-    """Whether lines are the first of a structure without labels, apart from their labels."""
-    pairs = [pair for i, pair in enumerate(zip(written, bare.splitlines())) if i != 1]
-    *whole, (last, wanted) = pairs
+def _begins(written: list[str], atoms: "Atoms") -> bool:
+    """Whether lines are the first of a frame of these atoms; the last line may be unfinished.
+
+    The labels at the end of each line are not compared, nor is the second line, a comment.
+    """
+    import ase.io
+
+    text = io.StringIO()
+    ase.io.write(text, ase.Atoms(atoms.numbers, atoms.positions), format="extxyz")
+    pairs = list(zip(written, text.getvalue().splitlines()))
+    *whole, (last, wanted) = pairs[:1] + pairs[2:]
     return all(w.startswith(b) for w, b in whole) and (
         last.startswith(wanted) or wanted.startswith(last)
     )
 
 
-def _as_text(frame: "Atoms") -> str:
+def pack(parts: Sequence[Path], out: Path, dtype: type = np.float64, **more: Any) -> None:
+    """Write labeled frames as one npz of the sGDML form, with its units.
+
+    Args:
+        parts: extended-XYZ files, one after the other; all frames have the same atoms.
+        out: the npz file.
+        dtype: of positions and forces; energies are float64.
+        more: texts to keep in the file, such as `theory`.
+
+    Raises:
+        InputError: there are no frames.
+    """
     import ase.io
 
-    text = io.StringIO()
-    ase.io.write(text, frame, format="extxyz")
-    return text.getvalue()
-
-
-def _pack(frames_file: Path, out: Path) -> None:
-    """Write labeled frames as sGDML-form npz with its units, and remove the working file."""
-    import ase.io
-
-    frames = list(ase.io.iread(frames_file, index=":", format="extxyz"))
+    frames = [atoms for path in parts for atoms in ase.io.iread(path, ":", format="extxyz")]
     if not frames:
         raise InputError(f"no structure could be labeled, so there is nothing to write to {out}")
     packed = io.BytesIO()
     np.savez_compressed(
         packed,
-        R=np.stack([atoms.positions for atoms in frames]),
+        R=np.array([atoms.positions for atoms in frames], dtype),
         z=frames[0].numbers.astype(np.uint8),
         E=np.array([atoms.get_potential_energy() for atoms in frames]),
-        F=np.stack([atoms.get_forces() for atoms in frames]),
+        F=np.array([atoms.get_forces() for atoms in frames], dtype),
         r_unit="Ang",
         e_unit="eV",
         f_unit="eV/Ang",
         name=out.stem,
+        **more,
     )
     write_bytes(out, packed.getvalue())
-    frames_file.unlink(missing_ok=True)

@@ -90,7 +90,11 @@ class Arrays:
         return array
 
     def text(self, key: str) -> str | None:
-        """A string, also one stored as bytes; None if it is absent or empty."""
+        """A string, also one stored as bytes; None if it is absent or empty.
+
+        Raises:
+            InputError: the array is not one string.
+        """
         if key not in self.keys:
             return None
         value = self[key]
@@ -115,30 +119,35 @@ def read_npz(path: Path) -> Raw:
             "expected [frames, atoms, 3]"
         )
     n_frames, n_max, _ = positions.shape
-    padded = np.broadcast_to(
-        arrays.numbers(form.numbers, (n_max,), (n_frames, n_max)), (n_frames, n_max)
-    )
+    numbers = arrays.numbers(form.numbers, (n_max,), (n_frames, n_max))
+    padded = np.broadcast_to(numbers, (n_frames, n_max))
     mask = padded != 0
+    n_atoms = mask.sum(1)
     if form.count in keys:
-        _check_counts(arrays, form.count, mask.sum(1))
-    energy = forces = None
+        stated = arrays.numbers(form.count, (n_frames,), (n_frames, 1)).reshape(n_frames)
+        if (stated != n_atoms).any():
+            i = (stated != n_atoms).argmax()
+            raise InputError(
+                f"{path}: frame {i} has {form.count} = {stated[i]} but {n_atoms[i]} atoms in "
+                f"{form.numbers}; pad with zeros"
+            )
+    energy = None
     if form.energy in keys:
         energy = arrays.numbers(form.energy, (n_frames,), (n_frames, 1)).reshape(n_frames)
-    if form.forces in keys:
-        forces = arrays.numbers(form.forces, positions.shape)
+    forces = arrays.numbers(form.forces, positions.shape)[mask] if form.forces in keys else None
     cell, cell_notices = _cell(arrays, n_frames)
     pbc = np.abs(cell).sum(-1) > 0
     if "pbc" in keys:
         pbc = arrays.numbers("pbc", (3,), (n_frames, 3), ()).astype(bool)
     absent = (("energies", form.energy), ("forces", form.forces))
     return Raw(
-        n_atoms=mask.sum(1),
+        n_atoms=n_atoms,
         numbers=padded[mask],
-        positions=_unpad(positions, mask),
+        positions=positions[mask],
         cell=cell,
         pbc=np.broadcast_to(pbc, (n_frames, 3)).copy(),
         energy=energy,
-        forces=None if forces is None else _unpad(forces, mask),
+        forces=forces,
         keys=keys,
         field=arrays.numbers,
         units=Declared(*(arrays.text(key) for key in UNITS)),
@@ -148,19 +157,6 @@ def read_npz(path: Path) -> Raw:
             *(f"no {name}: there is no array {key}" for name, key in absent if key not in keys),
         ),
     )
-
-
-def _check_counts(arrays: Arrays, key: str, found: np.ndarray) -> None:
-    """Compare numbers of atoms that the file states with those that its padding leaves."""
-    stated = arrays.numbers(key).reshape(-1)
-    if stated.shape != found.shape:
-        raise InputError(f"{arrays.path}: {key} has {stated.size} entries for {found.size} frames")
-    if (stated != found).any():
-        i = (stated != found).argmax()
-        raise InputError(
-            f"{arrays.path}: frame {i} has {key} = {stated[i]} but {found[i]} atoms in "
-            f"{arrays.form.numbers}; pad with zeros"
-        )
 
 
 def _cell(arrays: Arrays, n_frames: int) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -180,8 +176,3 @@ def _cell(arrays: Arrays, n_frames: int) -> tuple[np.ndarray, tuple[str, ...]]:
                 "rows, name the array cell",
             )
     return np.broadcast_to(rows.astype(np.float64), (n_frames, 3, 3)), notices
-
-
-def _unpad(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """[n_frames, n_max, 3] → [total, 3]."""
-    return values.reshape(-1, 3) if mask.all() else values[mask]

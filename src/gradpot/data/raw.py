@@ -3,6 +3,7 @@
 A reader of a format fills a `Raw`. All checks of the content are made here, for every format.
 """
 
+import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from jaxtyping import Bool, Float, Int, Num
 
 from gradpot.data.declared import Declared, settle
 from gradpot.data.frames import Frames
-from gradpot.data.stress import StressLabel, looks_like_stress, to_stress
+from gradpot.data.stress import StressLabel, to_stress
 from gradpot.errors import InputError
 from gradpot.geometry import MAX_Z, volume
 
@@ -88,8 +89,9 @@ def to_frames(path: Path, raw: Raw, user: Declared, stress: StressLabel | None =
             text = f"energies are stored in single precision, in steps of {1000 * step:.2g} meV"
             notices.append(text)
     label = raw.stress if stress is None and factors == (1.0, 1.0, 1.0) else stress
-    named = sorted(filter(looks_like_stress, raw.keys)) if label is None else [label.key]
+    named = sorted(key for key in raw.keys if re.search("stress|virial", key, re.IGNORECASE))
     if label is not None:
+        named = [label.key]
         if label.key not in raw.keys:
             raise InputError(f"{path} has no stress {label.key!r}; it has {sorted(raw.keys)}")
         values = raw.field(label.key)

@@ -50,31 +50,30 @@ def rescaling(
     """
     if mode not in MODES:
         raise unknown("rescale.mode", mode, MODES)
-    scale, length = MODES[mode](frames, references, constant)
-    return Rescaling(mode, references, scale, length)
-
-
-def one_ev(*_: object) -> tuple[float, float]:
-    """1 eV and 1 Å."""
-    return 1.0, 1.0
+    return Rescaling(mode, references, *MODES[mode](frames, references, constant))
 
 
 def divide_by_constant(
     frames: Frames, references: dict[int, float], constant: float | None
 ) -> tuple[float, float]:
-    """A given energy, by which energies and forces are divided (label rescaling, 2310.01649)."""
+    """A given energy, by which energies and forces are divided (label rescaling, 2310.01649).
+
+    Raises:
+        InputError: it is missing or not positive.
+    """
     if not (constant and constant > 0):
         raise InputError("rescale.mode=constant needs rescale.constant, a positive energy in eV")
     return float(constant), 1.0
 
 
-def rms_force(frames: Frames, *_: object) -> tuple[float, float]:
-    """The rms force × 1 Å."""
-    return _rms(frames.forces, "forces"), 1.0
-
-
 def unit_variance(frames: Frames, references: dict[int, float], *_: object) -> tuple[float, float]:
-    """σ_E and σ_E/σ_F, so that energy and force residuals both have unit variance."""
+    """σ_E and σ_E/σ_F, so that energy and force residuals both have unit variance.
+
+    Energies count without their references and their mean.
+
+    Raises:
+        InputError: no frame has energies, or none has forces.
+    """
     rest = frames.energy - reference_energies(frames, references)
     known = rest[np.isfinite(rest)]
     scale = _rms(known - known.mean() if known.size else known, "energies")
@@ -82,16 +81,21 @@ def unit_variance(frames: Frames, references: dict[int, float], *_: object) -> t
 
 
 MODES: dict[str, Callable[[Frames, dict[int, float], float | None], tuple[float, float]]] = {
-    "none": one_ev,
-    "offset": one_ev,
+    "none": lambda *_: (1.0, 1.0),
+    "offset": lambda *_: (1.0, 1.0),
     "constant": divide_by_constant,
-    "forces": rms_force,
+    "forces": lambda frames, *_: (_rms(frames.forces, "forces"), 1.0),
     "natural": unit_variance,
 }
 """scale in eV and length in Å by `rescale.mode`; none and offset differ in their references"""
 
 
 def _rms(values: np.ndarray, what: str) -> float:
+    """Root mean square of the labels that exist; 1 if all are 0, since it is a divisor.
+
+    Raises:
+        InputError: there are none.
+    """
     known = values[np.isfinite(values)]
     if known.size == 0:
         raise InputError(f"this rescale.mode needs {what}, and the file has none; use offset")
@@ -102,12 +106,10 @@ def least_squares(frames: Frames) -> dict[int, float]:
     """Atom energies (eV) that fit the energies best; the smallest, if many do.
 
     A set of one composition fixes only their sum. They are then not atom energies in the chemist's
-    sense, but they remove the offset all the same.
+    sense, but they remove the offset all the same. Without energies, all of them are 0.
     """
     elements = np.unique(frames.numbers)
     known = np.isfinite(frames.energy)
-    if not known.any():
-        return dict.fromkeys(elements.tolist(), 0.0)
     counts = frames.composition[known].astype(float)
     solution = np.linalg.lstsq(counts, frames.energy[known], rcond=1e-10)[0]
     return dict(zip(elements.tolist(), solution.tolist(), strict=True))
@@ -141,6 +143,11 @@ def given(energies: dict[str, float], elements: np.ndarray) -> dict[int, float]:
 
 
 def _complete(found: dict[int, float], elements: np.ndarray, why: str) -> dict[int, float]:
+    """The energies found, for the elements of the data alone and in their order.
+
+    Raises:
+        InputError: an element has none; `why` says where it was looked for.
+    """
     from ase.data import chemical_symbols
 
     missing = [chemical_symbols[z] for z in elements.tolist() if z not in found]

@@ -46,7 +46,7 @@ def stress_label(
         InputError: only some are given, or one is unknown.
     """
     label = StressLabel(key, unit, order, sign)  # type: ignore[arg-type]
-    if not any(part is not None for part in label):
+    if label == (None,) * 4:
         return None
     check(label)
     return label
@@ -105,13 +105,12 @@ def to_stress(
     return 0.5 * (tensor + tensor.transpose(0, 2, 1)) * scale[:, None, None]
 
 
-def looks_like_stress(key: str) -> bool:
-    """Whether the name of a field contains stress or virial."""
-    return "stress" in key.lower() or "virial" in key.lower()
-
-
 def _factor(unit: str) -> tuple[float, bool]:
-    """Factor to eV/Å³ or eV, and whether the label is a virial."""
+    """Factor to eV/Å³ or eV, and whether the label is a virial.
+
+    Raises:
+        InputError: the unit is neither one of stress nor one of energy.
+    """
     try:
         return stress_factor(unit), False
     except InputError as error:

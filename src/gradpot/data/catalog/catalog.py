@@ -11,10 +11,13 @@ An institute without access to the internet can keep the files on a server of it
 URL of the table; path and query stay as they are.
 """
 
+import difflib
 import os
+import shutil
 import tarfile
 import tomllib
 import zipfile
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,11 +61,6 @@ class Entry(NamedTuple):
     archive: Archive | None
     """tried if the file itself cannot be downloaded"""
 
-    @property
-    def units(self) -> dict[str, str]:
-        """Keyword arguments for `gradpot.data.files.read`."""
-        return {"energy_unit": self.energy_unit, "length_unit": self.length_unit}
-
 
 @cache
 def entries() -> dict[str, Entry]:
@@ -73,36 +71,39 @@ def entries() -> dict[str, Entry]:
     for collection, shared in table.items():
         for short, own in shared["sets"].items():
             row = {**dict.fromkeys(Entry._fields), "urls": [], **shared, **own}
-            name = f"{collection}:{short}" if short else collection
-            fill = {"file": row["file"], "id": row.get("id", "")}
+            row["name"] = f"{collection}:{short}" if short else collection
+            row["urls"] = tuple(url.format(**row) for url in row["urls"])
             if archive := row["archive"]:
-                member = archive["member"].format(**fill)
-                urls = tuple(archive["urls"])
-                archive = Archive(archive["file"], urls, archive["checksum"], member)
-            urls = tuple(url.format(**fill) for url in row["urls"])
-            plain: dict[str, Any] = {key: row[key] for key in Entry._fields}
-            found[name] = Entry(**plain)._replace(name=name, urls=urls, archive=archive)
+                urls, member = tuple(archive["urls"]), archive["member"].format(**row)
+                row["archive"] = Archive(archive["file"], urls, archive["checksum"], member)
+            found[row["name"]] = Entry(*(row[key] for key in Entry._fields))
     return found
 
 
-def find(name: str) -> Entry:
+def find(name: str, problem: str | None = None) -> Entry:
     """Look up an entry by name, whatever the case.
+
+    Args:
+        name: a name of the catalog.
+        problem: how the error begins, instead of "no data set is called ...".
 
     Raises:
         InputError: there is no such data set; says which names come close.
     """
-    for entry in entries().values():
-        if entry.name.lower() == name.lower():
-            return entry
-    raise InputError(f"no data set is called {name!r}; {_close(name)}`gradpot data list` shows all")
+    known = {entry.name.lower(): entry for entry in entries().values()}
+    if name.lower() in known:
+        return known[name.lower()]
+    close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(known[key].name for key in close)}? " if close else ""
+    problem = problem or f"no data set is called {name!r}"
+    raise InputError(f"{problem}; {hint}`gradpot data list` shows all")
 
 
 def default_folder() -> Path:
     """Where data sets are kept: `GRADPOT_DATA`, or the platform's cache folder."""
     import pooch
 
-    chosen = os.environ.get(FOLDER_VARIABLE)
-    return Path(chosen).expanduser() if chosen else Path(pooch.os_cache("gradpot"))
+    return Path(os.environ.get(FOLDER_VARIABLE) or pooch.os_cache("gradpot")).expanduser()
 
 
 def path_of(entry: Entry, folder: str | Path | None = None) -> Path:
@@ -156,56 +157,44 @@ def locate(name_or_path: str | Path) -> tuple[Path, dict[str, str]]:
     if path.is_file():
         return path, {}
     name = str(name_or_path)
-    if name.lower() not in {known.lower() for known in entries()}:
-        what = "is a folder, not a file" if path.is_dir() else "is neither a file"
-        raise InputError(
-            f"{name} {what} nor the name of a data set; {_close(name)}`gradpot data list` shows all"
-        )
-    return fetch(name, progress=True), find(name).units
-
-
-def _close(name: str) -> str:
-    import difflib
-
-    names = {known.lower(): known for known in entries()}
-    close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(names[key] for key in close)}? " if close else ""
+    what = "is a folder, not a file" if path.is_dir() else "is neither a file"
+    entry = find(name, f"{name} {what} nor the name of a data set")
+    units = {"energy_unit": entry.energy_unit, "length_unit": entry.length_unit}
+    return fetch(name, progress=True), units
 
 
 def _is_good(path: Path, checksum: str | None) -> bool:
-    """Whether the file is there with the right checksum; move a wrong one out of the way."""
+    """Whether the file is there with the right checksum.
+
+    Raises:
+        InputError: the checksum is wrong; the file is moved out of the way.
+    """
     if not path.exists():
         return False
     known = _known(path, checksum)
     if known is None:  # put there by hand
         _record(path, None)
-        return True
-    got = _hash(path, known)
-    if got == known:
-        return True
-    bad = path.with_name(path.name + ".bad")
-    path.replace(bad)
-    raise InputError(
-        f"{path} has the checksum {got}, expected {known}; it was moved to {bad}: "
-        "fetch it again, or put the right file in its place"
-    )
+    elif (got := _hash(path, known)) != known:
+        bad = path.with_name(path.name + ".bad")
+        path.replace(bad)
+        raise InputError(
+            f"{path} has the checksum {got}, expected {known}; it was moved to {bad}: "
+            "fetch it again, or put the right file in its place"
+        )
+    return True
 
 
 def _known(path: Path, checksum: str | None) -> str | None:
     """The expected checksum: recorded beside the file, or else that of the table."""
-    record = _record_of(path)
+    record = path.with_name(path.name + ".sha256")
     return "sha256:" + record.read_text().split()[0] if record.exists() else checksum
 
 
 def _record(path: Path, checksum: str | None) -> None:
     """Write FILE.sha256, in the format of sha256sum, unless the table already vouches."""
-    record = _record_of(path)
+    record = path.with_name(path.name + ".sha256")
     if not record.exists() and (checksum is None or _hash(path, checksum) != checksum):
         record.write_text(f"{_hash(path, 'sha256:').removeprefix('sha256:')}  {path.name}\n")
-
-
-def _record_of(path: Path) -> Path:
-    return path.with_name(path.name + ".sha256")
 
 
 def _hash(path: Path, like: str) -> str:
@@ -241,13 +230,14 @@ def _download(urls: tuple[str, ...], path: Path, checksum: str | None, progress:
 
 
 def mirrored(url: str) -> str:
-    """The address at which to ask for `url`: on the mirror, if there is one."""
+    """The address at which to ask for `url`: on the mirror, if there is one.
+
+    The mirror replaces scheme and host; path and query stay. It may have a path of its own, which
+    comes first.
+    """
     mirror = os.environ.get(MIRROR_VARIABLE)
-    if not mirror:
-        return url
-    parts = urlsplit(url)
-    query = f"?{parts.query}" if parts.query else ""
-    return f"{mirror.rstrip('/')}{parts.path}{query}"
+    path = urlsplit(url)._replace(scheme="", netloc="").geturl()
+    return mirror.rstrip("/") + path if mirror else url
 
 
 def _reason(error: Exception, part: Path) -> str:
@@ -267,7 +257,11 @@ def _reason(error: Exception, part: Path) -> str:
 
 
 def _from_archive(path: Path, entry: Entry) -> bool:
-    """Extract the file if its archive is in the folder: downloaded, or put there by hand."""
+    """Extract the file if its archive is in the folder: downloaded, or put there by hand.
+
+    Raises:
+        InputError: the archive has the wrong checksum, or lacks the file.
+    """
     if entry.archive is None:
         return False
     archive = path.with_name(entry.archive.file)
@@ -283,14 +277,10 @@ def extract(archive: Path, member: str, path: Path) -> None:
     Raises:
         InputError: no such member, or it is not a regular file.
     """
-    import shutil
-
-    part = path.with_name(path.name + ".unpacking")
+    source, part = None, path.with_name(path.name + ".unpacking")
     with tarfile.open(archive) as tar:
-        try:
+        with suppress(KeyError):
             source = tar.extractfile(member)
-        except KeyError:
-            source = None
         if source is None:
             raise InputError(f"{archive} has no file {member}; delete it and fetch again")
         with source, open(part, "wb") as target:

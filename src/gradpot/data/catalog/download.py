@@ -6,6 +6,7 @@ version of the remote file it is (ETag or Last-Modified), so that halves of two 
 joined.
 """
 
+import fcntl
 import json
 import os
 from contextlib import contextmanager
@@ -30,17 +31,18 @@ def resume(url: str, output_file: str, pooch=None, *, part: Path, progress: bool
     """
     from requests.exceptions import ChunkedEncodingError, ConnectionError, Timeout
 
+    state = part.with_name(part.name + ".json")
     with only_one(part):
         for attempt in range(1, ATTEMPTS + 1):
             had = size(part)
             try:
-                _receive(url, part, progress)
+                _receive(url, part, state, progress)
                 break
             except (ConnectionError, ChunkedEncodingError, Timeout):
                 if attempt == ATTEMPTS or size(part) <= had:
                     raise
         os.replace(part, output_file)
-        _state(part).unlink(missing_ok=True)
+        state.unlink(missing_ok=True)
 
 
 def size(path: Path) -> int:
@@ -50,12 +52,11 @@ def size(path: Path) -> int:
 
 @contextmanager
 def only_one(part: Path):
-    """Keep a second process from writing the same file (if the system has locks)."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
+    """Keep a second process from writing the same file.
+
+    Raises:
+        InputError: another process holds the lock.
+    """
     with open(part.with_name(part.name + ".lock"), "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -67,12 +68,12 @@ def only_one(part: Path):
             Path(lock.name).unlink(missing_ok=True)
 
 
-def _receive(url: str, part: Path, progress: bool) -> None:
+def _receive(url: str, part: Path, state: Path, progress: bool) -> None:
     """Append to `part` what is missing; begin anew if the remote file has changed."""
     import requests
     from tqdm import tqdm
 
-    headers = {"Accept-Encoding": "identity", **_range(url, part)}
+    headers = {"Accept-Encoding": "identity", **_range(url, part, state)}
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as response:
         had, span = size(part), response.headers.get("Content-Range", "")
         if response.status_code == 416 and span.endswith(f"/{had}"):
@@ -80,7 +81,7 @@ def _receive(url: str, part: Path, progress: bool) -> None:
         continues = response.status_code == 206 and span.startswith(f"bytes {had}-")
         if response.status_code in (206, 416) and not continues:
             part.unlink()  # what we have does not fit what they have
-            _receive(url, part, progress)
+            _receive(url, part, state, progress)
             return
         response.raise_for_status()
         begin = had if continues else 0
@@ -89,7 +90,7 @@ def _receive(url: str, part: Path, progress: bool) -> None:
         if tag.startswith("W/"):  # a weak tag does not promise equal bytes
             tag = ""
         version = tag or response.headers.get("Last-Modified", "")
-        _state(part).write_text(json.dumps({"url": url, "version": version}))
+        state.write_text(json.dumps({"url": url, "version": version}))
         bar = tqdm(
             initial=begin, total=total or None, unit="B", unit_scale=True, unit_divisor=1024,
             desc=part.name.removesuffix(".part"), disable=not progress,
@@ -104,16 +105,15 @@ def _receive(url: str, part: Path, progress: bool) -> None:
         raise requests.ConnectionError(f"{size(part)} of {total} bytes arrived")
 
 
-def _range(url: str, part: Path) -> dict[str, str]:
-    """Headers that ask for the rest, if there is a beginning and its version is known."""
+def _range(url: str, part: Path, state: Path) -> dict[str, str]:
+    """Headers that ask for the rest, if there is a beginning and its version is known.
+
+    With If-Range, a host whose file has changed since then sends the whole file.
+    """
     try:
-        state = json.loads(_state(part).read_text())
+        begun = json.loads(state.read_text())
     except (FileNotFoundError, ValueError):  # none, or killed while writing it
         return {}
-    if not size(part) or state["url"] != url or not state["version"]:
+    if not size(part) or begun["url"] != url or not begun["version"]:
         return {}
-    return {"Range": f"bytes={size(part)}-", "If-Range": state["version"]}
-
-
-def _state(part: Path) -> Path:
-    return part.with_name(part.name + ".json")
+    return {"Range": f"bytes={size(part)}-", "If-Range": begun["version"]}

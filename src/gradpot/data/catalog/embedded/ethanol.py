@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from gradpot.data.label import pack
+
 FRAMES_PER_WALKER = 500
 INTERVAL_FS, HEATING_FS, TIMESTEP_FS = 500.0, 2000.0, 0.5
 TEMPERATURE_K = 500.0
@@ -59,28 +61,9 @@ def walk(seed: int, out: Path) -> None:
         ase.io.write(out, frame, format="extxyz", append=True)
 
 
-def pack(labeled: list[Path], out: Path) -> None:
-    """Join labeled frames, walker after walker, into one compressed npz with its units."""
-    import ase.io
-
-    frames = [atoms for path in labeled for atoms in ase.io.iread(path, index=":")]
-    positions = np.stack([atoms.positions for atoms in frames])
-    np.savez_compressed(
-        out,
-        R=positions.astype(np.float32),
-        z=frames[0].numbers.astype(np.uint8),
-        E=np.array([atoms.get_potential_energy() for atoms in frames]),
-        F=np.stack([atoms.get_forces() for atoms in frames]).astype(np.float32),
-        r_unit="Ang",
-        e_unit="eV",
-        f_unit="eV/Ang",
-        theory="GFN2-xTB",
-        name="ethanol",
-    )
-
-
 if __name__ == "__main__":
     if sys.argv[1] == "walk":
         walk(int(sys.argv[2]), Path(sys.argv[3]))
     else:
-        pack([Path(name) for name in sys.argv[2:-1]], Path(sys.argv[-1]))
+        *labeled, out = map(Path, sys.argv[2:])
+        pack(labeled, out, np.float32, theory="GFN2-xTB")
