@@ -75,6 +75,7 @@ def fetch_set(
 
 
 def _describe(entry) -> dict:
+    """What --json prints of a catalog entry; "path" is null until the set is downloaded."""
     from gradpot.data.catalog import catalog
 
     fields = entry._asdict()

@@ -1,9 +1,9 @@
 """`gradpot md`: molecular dynamics with a trained potential."""
 
 import json
-import time
 from functools import partial
 from pathlib import Path
+from timeit import repeat
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -144,12 +144,9 @@ def _worth_compiling(calculator: "Calculator", atoms: "Atoms", n_steps: int) -> 
     on_cpu = potential.device.type == "cpu"
     if potential.model.slow_to_compile or not on_cpu or not has_compiler():
         return False
-    seconds = []
-    for _ in range(3):  # the fastest of three: the first call is slow
-        began = time.perf_counter()
-        calculator.calculate(atoms)
-        seconds.append(time.perf_counter() - began)
-    return min(seconds) * n_steps > COMPILE_FROM_S
+    # the fastest of three: the first call is slow
+    seconds = min(repeat(lambda: calculator.calculate(atoms), number=1, repeat=3))
+    return seconds * n_steps > COMPILE_FROM_S
 
 
 def _in_words(summary: dict) -> str:

@@ -107,7 +107,10 @@ def compiled_potential(potential: Potential, dtype: torch.dtype) -> CompiledPote
 def find_compiled(
     potential: Potential, dtype: torch.dtype, beside: Path
 ) -> CompiledPotential | None:
-    """The potential as machine code if there is some: in the file `beside`, or in the cache."""
+    """The potential as machine code if there is some: in the file `beside`, or in the cache.
+
+    Nothing is compiled. Files of other weights or for another machine are passed over.
+    """
     for path in (beside, cache_file(potential, dtype)):
         if path is not None and fits(path, potential, dtype):
             return CompiledPotential(path)
@@ -169,7 +172,10 @@ def cache_file(potential: Potential, dtype: torch.dtype) -> Path | None:
 
 
 def code_digest(home: Path) -> str:
-    """Of every source file in `home`, the folder of gradpot, that machine code may depend on."""
+    """Hash of the source files in `home`, the folder of gradpot, that machine code depends on.
+
+    An edit of any of them makes what is in the cache stale; those of `NOT_COMPILED` do not count.
+    """
     digest = hashlib.sha256()
     for path in sorted(home.rglob("*.py")):
         if path.relative_to(home).parts[0] not in NOT_COMPILED:

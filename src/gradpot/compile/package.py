@@ -194,7 +194,10 @@ def _check_header(header: dict, path: str | Path) -> None:
 
 
 def machine() -> dict[str, str]:
-    """Everything outside gradpot that machine code depends on."""
+    """Everything outside gradpot that machine code depends on.
+
+    These are entries of a package's header; a package that differs in one cannot run here.
+    """
     return {
         "torch": torch.__version__.split("+")[0],
         "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",

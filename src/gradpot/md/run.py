@@ -114,7 +114,10 @@ def _steps(dynamics: MolecularDynamics, n_steps: int) -> Iterator[tuple[int, str
 
 
 def _observe(atoms: Atoms, time_fs: float, n_free: int, ensemble: str) -> dict[str, float]:
-    """A row of the log, by the names of its `columns`."""
+    """A row of the log, by the names of its `columns`.
+
+    The pressure includes the kinetic part, and is positive in compression.
+    """
     potential, kinetic = atoms.get_potential_energy(), atoms.get_kinetic_energy()
     temperature = 2.0 * kinetic / (n_free * units.kB)
     values = [time_fs, potential, kinetic, potential + kinetic, temperature]
@@ -162,7 +165,10 @@ def read_log(path: Path | str) -> dict[str, Float[np.ndarray, "n_rows"]]:
 
 
 def drift(log: dict[str, np.ndarray], n_atoms: int) -> float | None:
-    """Least-squares slope of the total energy in meV/atom/ps; None for fewer than three rows."""
+    """Least-squares slope of the total energy in meV/atom/ps; None for fewer than three rows.
+
+    It measures the integration of nve runs only: thermostats change the total energy.
+    """
     if log["time_fs"].shape[0] < 3:
         return None
     slope = np.polyfit(log["time_fs"] / 1000.0, log["total_eV"] * 1000.0, 1)[0]

@@ -121,11 +121,10 @@ class State:
             self.average.load_state_dict(parts["average"])
         except RuntimeError as error:
             raise InputError(f"{path} does not fit this model: {error}") from None
-        moments: list[dict[int, dict[str, Tensor]]] = [{} for _ in self.optimizers]
+        saved = [optimizer.state_dict() for optimizer in self.optimizers]
         for key, tensor in parts["optimizer"].items():
             n, i, kind = key.split(".")
-            moments[int(n)].setdefault(int(i), {})[kind] = tensor
-        for optimizer, found in zip(self.optimizers, moments, strict=True):
-            groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": found, "param_groups": groups})
+            saved[int(n)]["state"].setdefault(int(i), {})[kind] = tensor
+        for optimizer, content in zip(self.optimizers, saved, strict=True):
+            optimizer.load_state_dict(content)
         vars(self).update(header["counters"])

@@ -39,7 +39,10 @@ def layout(model: nn.Module) -> list[Slot]:
 
 @torch.no_grad()
 def flatten(model: nn.Module) -> Float[Tensor, "n_weights"]:
-    """Join the parameters of a model in one tensor; the parameters become views of it."""
+    """Join the parameters of a model in one tensor, in the order of `layout`.
+
+    The parameters become views of it, so that whoever changes the tensor changes the model.
+    """
     parameters, slots = dict(model.named_parameters()), layout(model)
     weights = torch.cat([parameters[slot.name].reshape(-1) for slot in slots])
     for name, view in by_name(weights, slots).items():
