@@ -174,7 +174,7 @@ def cache_file(potential: Potential, dtype: torch.dtype) -> Path | None:
 def code_digest(home: Path) -> str:
     """Hash of the source files in `home`, the folder of gradpot, that machine code depends on.
 
-    An edit of any of them makes what is in the cache stale; those of `NOT_COMPILED` do not count.
+    Editing one of them makes the cache stale. The parts in `NOT_COMPILED` are left out.
     """
     digest = hashlib.sha256()
     for path in sorted(home.rglob("*.py")):

@@ -149,7 +149,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     """Tables of a TOML file.
 
     Raises:
-        InputError: it is not TOML; a data file needs --data.
+        InputError: it is not TOML.
         OSError: it cannot be read.
     """
     try:

@@ -170,7 +170,7 @@ def _validate(task: Task, state: State, done: float) -> dict:
 def add_time(state: State, last: tuple[float, float]) -> tuple[float, float]:
     """Add the time since `last` to the state's counters; return the time now.
 
-    Both times are those of the clock on the wall and of the processor, in seconds.
+    A time is a pair in seconds: `perf_counter`, and the processor time of this process.
     """
     now = time.perf_counter(), time.process_time()
     state.wall_s += now[0] - last[0]
