@@ -67,7 +67,7 @@ def free_folder(stem: Path) -> Path:
 
 def main() -> None:
     """Entry point: run the command; report what went wrong in one line and the exit code."""
-    warnings.showwarning = lambda message, *_: say("warning: " + _one_line(str(message)))
+    warnings.showwarning = lambda message, *_: say(_one_line(f"warning: {message}"))
     # Python's KeyboardInterrupt can get lost while large libraries are imported
     before = signal.signal(signal.SIGINT, _leave)
     try:
@@ -79,12 +79,10 @@ def main() -> None:
         # the reader of our output has closed it, as in `gradpot data list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except InputError as error:
-        _stop(str(error), 2)
+    except (InputError, RunError) as error:
+        _stop(str(error), 2 if isinstance(error, InputError) else 1)
     except OSError as error:
         _stop(_sentence(error), 2)
-    except RunError as error:
-        _stop(str(error), 1)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(SIGNALED + signal.SIGINT)  # as typer does inside a command; the terminal shows ^C
     except Exception as error:
@@ -117,7 +115,7 @@ def _sentence(error: OSError) -> str:
 
 
 def _stop(message: str, code: int) -> None:
-    say("error: " + _one_line(message))
+    say(_one_line(f"error: {message}"))
     sys.exit(code)
 
 

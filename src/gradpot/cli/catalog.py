@@ -24,14 +24,12 @@ def list_sets(as_json: Json = False) -> None:
         return
 
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(box=None, header_style="bold")
-    table.add_column("name", no_wrap=True)
-    for heading in ("frames", "atoms"):
-        table.add_column(heading, justify="right")
-    for heading in ("energy", "theory", "license", "checksum", "here"):
-        table.add_column(heading)
+    first = Column("name", no_wrap=True)
+    numbers = [Column(heading, justify="right") for heading in ("frames", "atoms")]
+    texts = ("energy", "theory", "license", "checksum", "here")
+    table = Table(first, *numbers, *texts, box=None, header_style="bold")
     for entry in entries:
         table.add_row(
             entry.name,
@@ -77,6 +75,7 @@ def fetch_set(
 
 
 def _describe(entry) -> dict:
+    """What --json prints of a catalog entry; "path" is null until the set is downloaded."""
     from gradpot.data.catalog import catalog
 
     fields = entry._asdict()

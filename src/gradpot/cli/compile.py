@@ -32,7 +32,7 @@ def compile_command(
     from gradpot.potential import checkpoint
 
     potential = checkpoint.load(model)
-    out = out or package.beside(model)
+    out = out or model.with_suffix(package.SUFFIX)
     _check_out(out, model)
     precision = package.read_dtype(dtype) or potential.dtype
     if not as_json:

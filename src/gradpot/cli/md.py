@@ -1,9 +1,9 @@
 """`gradpot md`: molecular dynamics with a trained potential."""
 
 import json
-import time
 from functools import partial
 from pathlib import Path
+from timeit import repeat
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -66,8 +66,10 @@ def md_command(
     if settings.keep_velocities and not atoms.has("momenta"):
         raise InputError(f"--keep-velocities: {structure} has no momenta; leave the option out")
     folder = out or free_folder(Path("md"))
+    if folder.exists():  # refuse one with a run now, not after the minutes of compiling
+        md.claim(folder)
     hardware = {"dtype": dtype, "device": device, "threads": threads}
-    atoms.calc = _calculator(model, hardware, compile, atoms, settings.n_steps, folder)
+    atoms.calc = _calculator(model, hardware, compile, atoms, settings.n_steps)
 
     from gradpot.cli.progress import MDProgress
     from gradpot.report.figures import dynamics
@@ -107,16 +109,10 @@ def read_structure(name: str, index: str, length_unit: str | None) -> "Atoms":
 
 
 def _calculator(
-    model: Path,
-    hardware: dict[str, Any],
-    compile: str,
-    atoms: "Atoms",
-    n_steps: int,
-    folder: Path,
+    model: Path, hardware: dict[str, Any], compile: str, atoms: "Atoms", n_steps: int
 ) -> "Calculator":
     """The potential, compiled first if that is asked for or saves time."""
     from gradpot.md.calculator import Calculator
-    from gradpot.md.run import claim
     from gradpot.potential.potential import NOT_CONSERVATIVE
 
     load = partial(Calculator, model, **hardware)
@@ -134,10 +130,8 @@ def _calculator(
         return calculator
     if calculator.potential.device.type != "cpu":
         raise InputError(f"--compile true is for the CPU; leave out --device {hardware['device']}")
-    # whatever would stop the run shall do so before the minutes of compiling
+    # atoms that would stop the run shall do so before the minutes of compiling
     calculator.calculate(atoms)
-    if folder.exists():
-        claim(folder)
     say("compiling the potential takes a minute or two, unless it was compiled before")
     return load(compile=True)
 
@@ -150,12 +144,9 @@ def _worth_compiling(calculator: "Calculator", atoms: "Atoms", n_steps: int) -> 
     on_cpu = potential.device.type == "cpu"
     if potential.model.slow_to_compile or not on_cpu or not has_compiler():
         return False
-    seconds = []
-    for _ in range(3):  # the fastest of three: the first call is slow
-        began = time.perf_counter()
-        calculator.calculate(atoms)
-        seconds.append(time.perf_counter() - began)
-    return min(seconds) * n_steps > COMPILE_FROM_S
+    # the fastest of three: the first call is slow
+    seconds = min(repeat(lambda: calculator.calculate(atoms), number=1, repeat=3))
+    return seconds * n_steps > COMPILE_FROM_S
 
 
 def _in_words(summary: dict) -> str:

@@ -3,11 +3,11 @@
 import sys
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from gradpot.md.settings import Settings, ns_per_day
 
@@ -28,31 +28,24 @@ ROWS = {
 }
 
 
-class LiveProgress:
+class LiveProgress(Progress):
     """A bar on standard error with the time left; plain lines if that is not a terminal."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True)
-        self.bar = Progress(
+        console = Console(stderr=True)
+        super().__init__(
             BarColumn(bar_width=None),  # as wide as the text leaves room for
             TextColumn("{task.percentage:>5.1f}%"),
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]} left"),
             TextColumn("{task.description}"),
-            console=self.console,
+            console=console,
             expand=True,
             refresh_per_second=1 / REDRAW_S,
-            disable=not self.console.is_terminal,
+            disable=not console.is_terminal,
         )
-        self.task = self.bar.add_task("", total=1.0, left="?")
+        self.task = self.add_task("", total=1.0, left="?")
         self.began = self.drawn = time.monotonic()
-
-    def __enter__(self) -> Any:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self.bar.stop()
 
     def say(self, line: str) -> None:
         """Print a notice above the bar."""
@@ -61,19 +54,20 @@ class LiveProgress:
         else:
             print(line, file=sys.stderr, flush=True)
 
-    def due(self, done: float) -> bool:
-        """Whether it is time to `show` progress again; always at the end, when `done` is 1."""
-        interval = REDRAW_S if self.console.is_terminal else LINE_S
-        return done >= 1 or time.monotonic() - self.drawn >= interval
-
     def show(self, done: float, elapsed_s: float, text: str) -> None:
-        """Draw the share that is done, the time left at this pace, and a text."""
+        """Draw the share that is done, the time left at this pace, and a text.
+
+        Not more often than a reader can use, but always at the end, when `done` is 1.
+        """
+        interval = REDRAW_S if self.console.is_terminal else LINE_S
+        if done < 1 and time.monotonic() - self.drawn < interval:
+            return
         self.drawn = time.monotonic()
         left = "?"
         if done:
             left = str(timedelta(seconds=round(elapsed_s * (1 - done) / done))).removeprefix("0:")
         if self.console.is_terminal:
-            self.bar.update(self.task, completed=done, left=left, description=text)
+            self.update(self.task, completed=done, left=left, description=text)
         else:
             self.say(f"{done:6.1%}  {left} left  {text}")
 
@@ -81,9 +75,7 @@ class LiveProgress:
 class TrainingProgress(LiveProgress):
     """Progress of a training run, with the newest validation errors."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.errors = ""
+    errors = ""
 
     def watch(self, state: "State", done: float, row: dict | None) -> None:
         """Take note of a step, and of the row of `metrics.jsonl` if it was a validation."""
@@ -93,9 +85,8 @@ class TrainingProgress(LiveProgress):
             parts = [f"energy {_number(energy)} meV"] if energy is not None else []
             parts += [f"forces {_number(forces)} meV/Å"] if forces is not None else []
             self.errors = f"epoch {row['epoch']} valid: {', '.join(parts)}"
-        if self.due(done):
-            step = "" if self.console.is_terminal else f"step {state.step}  "
-            self.show(done, state.wall_s, step + self.errors)
+        step = "" if self.console.is_terminal else f"step {state.step}  "
+        self.show(done, state.wall_s, step + self.errors)
 
 
 class MDProgress(LiveProgress):
@@ -107,26 +98,21 @@ class MDProgress(LiveProgress):
 
     def watch(self, step: int, row: dict[str, float]) -> None:
         """Take note of a step and its row of the log."""
-        done = step / self.settings.n_steps
-        if self.due(done):
-            seconds = time.monotonic() - self.began
-            speed = ns_per_day(row["time_fs"], max(seconds, 1e-9))
-            text = (
-                f"{row['time_fs'] / 1000:.3f} of {self.settings.time_ps:g} ps  "
-                f"{row['temperature_K']:.0f} K  {row['total_eV']:.4f} eV  {speed:.3g} ns/day"
-            )
-            self.show(done, seconds, text)
+        seconds = time.monotonic() - self.began
+        speed = ns_per_day(row["time_fs"], max(seconds, 1e-9))
+        text = (
+            f"{row['time_fs'] / 1000:.3f} of {self.settings.time_ps:g} ps  "
+            f"{row['temperature_K']:.0f} K  {row['total_eV']:.4f} eV  {speed:.3g} ns/day"
+        )
+        self.show(step / self.settings.n_steps, seconds, text)
 
 
 def print_errors(results: dict) -> None:
     """Print the errors of a run ("valid" and "test") or of an evaluation ("test") as a table."""
     names = [name for name in ("valid", "test") if name in results]
     columns = [results[name] for name in names]
-    table = Table(title="Errors", title_justify="left")
-    table.add_column("")
-    for name in names:
-        table.add_column(name, justify="right")
-    table.add_column("unit")
+    numbers = [Column(name, justify="right") for name in names]
+    table = Table("", *numbers, "unit", title="Errors", title_justify="left")
     for key, (label, unit) in ROWS.items():
         values = [column.get(key) for column in columns]
         if key == "efwt":

@@ -79,14 +79,11 @@ def compile_potential(
     options = available(EXPORT_OPTIONS)
     options["aot_inductor.metadata"] = {"gradpot": json.dumps(header)}
     options["post_grad_custom_post_pass"] = split_addmm
-    with tempfile.TemporaryDirectory(prefix="gradpot-") as folder:
+    with tempfile.TemporaryDirectory(prefix="gradpot-") as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         finished = Path(folder) / f"potential{SUFFIX}"
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                aoti_compile_and_package(
-                    program, package_path=str(finished), inductor_configs=options
-                )
+            aoti_compile_and_package(program, package_path=str(finished), inductor_configs=options)
         except InductorError as error:
             raise RunError(f"compiling failed: {error}") from error
         write_bytes(path, finished.read_bytes())
@@ -98,22 +95,22 @@ def compiled_potential(potential: Potential, dtype: torch.dtype) -> CompiledPote
     Raises:
         InputError, RunError: see `compile_potential`.
     """
-    cached = cache_file(potential, dtype)
-    if cached is None:
-        with tempfile.TemporaryDirectory(prefix="gradpot-") as folder:
-            path = Path(folder) / f"potential{SUFFIX}"
+    with tempfile.TemporaryDirectory(prefix="gradpot-") as folder:
+        # what cannot be saved is not cached
+        path = cache_file(potential, dtype) or Path(folder) / f"potential{SUFFIX}"
+        if not fits(path, potential, dtype):
+            path.parent.mkdir(parents=True, exist_ok=True)
             compile_potential(potential, path, dtype)
-            return CompiledPotential(path)
-    if not fits(cached, potential, dtype):
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        compile_potential(potential, cached, dtype)
-    return CompiledPotential(cached)
+        return CompiledPotential(path)
 
 
 def find_compiled(
     potential: Potential, dtype: torch.dtype, beside: Path
 ) -> CompiledPotential | None:
-    """The potential as machine code if there is some: in the file `beside`, or in the cache."""
+    """The potential as machine code if there is some: in the file `beside`, or in the cache.
+
+    Nothing is compiled. Files of other weights or for another machine are passed over.
+    """
     for path in (beside, cache_file(potential, dtype)):
         if path is not None and fits(path, potential, dtype):
             return CompiledPotential(path)
@@ -175,7 +172,10 @@ def cache_file(potential: Potential, dtype: torch.dtype) -> Path | None:
 
 
 def code_digest(home: Path) -> str:
-    """Of every source file in `home`, the folder of gradpot, that machine code may depend on."""
+    """Hash of the source files in `home`, the folder of gradpot, that machine code depends on.
+
+    Editing one of them makes the cache stale. The parts in `NOT_COMPILED` are left out.
+    """
     digest = hashlib.sha256()
     for path in sorted(home.rglob("*.py")):
         if path.relative_to(home).parts[0] not in NOT_COMPILED:

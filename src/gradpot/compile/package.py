@@ -21,6 +21,7 @@ from gradpot.models.base import Model
 from gradpot.potential.potential import Potential
 
 FORMAT = 1
+# of packages; that of model.safetensors is looked for in model.pt2, beside it
 SUFFIX = ".pt2"
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -108,7 +109,7 @@ class CompiledPotential(Potential):
         return Properties(energy, forces[:n_atoms], stress)
 
     def __deepcopy__(self, _memo: dict) -> "CompiledPotential":
-        # it cannot be changed
+        """Itself: it cannot be changed."""
         return self
 
 
@@ -153,14 +154,17 @@ def read_header(path: str | Path) -> dict[str, Any]:
 
 
 def fits(path: Path, potential: Potential, dtype: torch.dtype) -> bool:
-    """Whether `path` is a package of this potential and precision that runs here."""
+    """Whether `path` is a package of this potential and precision that runs here.
+
+    False also for a file that is missing, damaged or made for another machine.
+    """
     try:
         header = read_header(path)
         _check_header(header, path)
     except (OSError, InputError):
         return False
-    same = header["fingerprint"] == fingerprint(potential)
-    return same and DTYPES[header["dtype"]] == dtype
+    made_for = header["fingerprint"], DTYPES[header["dtype"]]
+    return made_for == (fingerprint(potential), dtype)
 
 
 def fingerprint(potential: Potential) -> str | None:
@@ -190,7 +194,10 @@ def _check_header(header: dict, path: str | Path) -> None:
 
 
 def machine() -> dict[str, str]:
-    """Everything outside gradpot that machine code depends on."""
+    """Everything outside gradpot that machine code depends on.
+
+    These are entries of a package's header; a package that differs in one cannot run here.
+    """
     return {
         "torch": torch.__version__.split("+")[0],
         "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
@@ -198,20 +205,17 @@ def machine() -> dict[str, str]:
     }
 
 
-def beside(path: str | Path) -> Path:
-    """Where the package that belongs to a potential's file is expected."""
-    return Path(path).with_suffix(SUFFIX)
-
-
-def read_dtype(name: str | None) -> torch.dtype | None:
-    """A precision by its name; None for None.
+def read_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    """The precision of a name of `DTYPES`; anything but a name stays.
 
     Raises:
         InputError: unknown name.
     """
-    if name is not None and name not in DTYPES:
-        raise unknown("dtype", name, DTYPES)
-    return DTYPES[name] if name else None
+    if not isinstance(dtype, str):
+        return dtype
+    if dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
+    return DTYPES[dtype]
 
 
 def dtype_name(dtype: torch.dtype) -> str:

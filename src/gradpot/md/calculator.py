@@ -16,6 +16,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator as AseCalculator
 from ase.calculators.calculator import all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
+from jaxtyping import Float
 
 from gradpot.compile import export, package
 from gradpot.compile.package import CompiledPotential
@@ -72,8 +73,7 @@ class Calculator(AseCalculator):
         if not 0.0 <= skin < np.inf:
             raise InputError(f"skin is {skin} Å but must be zero or positive")
         keep_memory()
-        precision = package.read_dtype(dtype) if isinstance(dtype, str) else dtype
-        self.potential = _own_potential(potential, precision, device, compile)
+        self.potential = _own_potential(potential, package.read_dtype(dtype), device, compile)
         self.neighbors = VerletList(self.potential.cutoff, skin)
         self.threads = threads
         if self.potential.direct:
@@ -91,30 +91,17 @@ class Calculator(AseCalculator):
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
         """Names of what differs from the last call, except momenta and charges."""
-        old = self.atoms
-        if old is None:
-            return list(all_changes)
-        pairs = {
-            "positions": (old.positions, atoms.positions),
-            "numbers": (old.numbers, atoms.numbers),
-            "cell": (old.cell.array, atoms.cell.array),
-            "pbc": (old.pbc, atoms.pbc),
-        }
-        # bytes: several times faster than comparing small arrays
-        return [name for name, (a, b) in pairs.items() if a.tobytes() != b.tobytes()]
+        return list(all_changes) if self.atoms is None else _changes(self.atoms, atoms)
 
     def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: object = None,
-        system_changes: object = None,
+        self, atoms: Atoms | None = None, properties: object = None, system_changes: object = None
     ) -> None:
         """Compute all properties, whatever is requested: one gradient gives forces and stress."""
         atoms = self.atoms if atoms is None else atoms
         if atoms is None:
             raise InputError("this calculator has no atoms yet; call calculate(atoms)")
         self.results = {}
-        if self._seen is not None and _same_system(self._seen, atoms):
+        if self._seen is not None and set(_changes(self._seen, atoms)) <= {"positions"}:
             self.atoms = self._seen  # moving the last copy is faster than another one
             self.atoms.positions[:] = atoms.positions
         else:
@@ -187,38 +174,31 @@ def _own_potential(
     if not isinstance(source, Potential) and Path(source).suffix == package.SUFFIX:
         source = CompiledPotential(source)
     if isinstance(source, CompiledPotential):
-        _check_compiled(source, dtype, device, compile)
+        # options must not differ from those that the machine code was made for
+        if compile is False:
+            raise InputError(
+                "compile is False, but the potential is compiled; give its safetensors"
+            )
+        if dtype is not None and dtype != source.dtype:
+            made, asked = package.dtype_name(source.dtype), package.dtype_name(dtype)
+            raise InputError(f"this compiled potential computes in {made}, not {asked}")
+        if torch.device(device or "cpu").type != "cpu":
+            raise InputError(f"a compiled potential runs on the CPU, not on {device}")
         return source
     if isinstance(source, Potential):
         potential, beside = copy.deepcopy(source), None
     else:
-        potential, beside = checkpoint.load(source), package.beside(source)
+        potential, beside = checkpoint.load(source), Path(source).with_suffix(package.SUFFIX)
     dtype, device = dtype or potential.dtype, torch.device(device or potential.device)
-    if compile is True and device.type != "cpu":
-        raise InputError(f"compile=True is for the CPU; leave it out on device {device}")
     if compile is True:
+        if device.type != "cpu":
+            raise InputError(f"compile=True is for the CPU; leave it out on device {device}")
         return export.compiled_potential(potential, dtype)
     if compile == "auto" and beside is not None and device.type == "cpu":
         ready = export.find_compiled(potential, dtype, beside)
         if ready is not None:
             return ready
     return potential.to(device=device, dtype=dtype).eval().requires_grad_(False)
-
-
-def _check_compiled(
-    potential: CompiledPotential,
-    dtype: torch.dtype | None,
-    device: str | torch.device | None,
-    compile: Literal["auto"] | bool,
-) -> None:
-    """Refuse options that differ from those the machine code was made for."""
-    if compile is False:
-        raise InputError("compile is False, but the potential is compiled; give its safetensors")
-    if dtype is not None and dtype != potential.dtype:
-        made, asked = package.dtype_name(potential.dtype), package.dtype_name(dtype)
-        raise InputError(f"this compiled potential computes in {made}, not {asked}")
-    if torch.device(device or "cpu").type != "cpu":
-        raise InputError(f"a compiled potential runs on the CPU, not on {device}")
 
 
 @contextmanager
@@ -235,7 +215,12 @@ def _threads(n: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _check_positions(positions: np.ndarray) -> None:
+def _check_positions(positions: Float[np.ndarray, "n_atoms 3"]) -> None:
+    """Refuse positions that are not finite.
+
+    Raises:
+        InputError: names the first atom.
+    """
     # one sum of squares is faster than a test of each number; large ones can overflow it
     if np.isfinite(np.vdot(positions, positions)) or np.isfinite(positions).all():
         return
@@ -246,7 +231,13 @@ def _check_positions(positions: np.ndarray) -> None:
     )
 
 
-def _same_system(a: Atoms, b: Atoms) -> bool:
-    """Whether two structures differ only in their positions."""
-    arrays = ((a.numbers, b.numbers), (a.cell.array, b.cell.array), (a.pbc, b.pbc))
-    return all(old.tobytes() == new.tobytes() for old, new in arrays)
+def _changes(old: Atoms, new: Atoms) -> list[str]:
+    """Names of what differs between two structures, except momenta and charges."""
+    pairs = {
+        "positions": (old.positions, new.positions),
+        "numbers": (old.numbers, new.numbers),
+        "cell": (old.cell.array, new.cell.array),
+        "pbc": (old.pbc, new.pbc),
+    }
+    # bytes: several times faster than comparing small arrays
+    return [name for name, (a, b) in pairs.items() if a.tobytes() != b.tobytes()]

@@ -74,16 +74,13 @@ class Limits:
 
 def too_close(atoms: Atoms) -> str | None:
     """The closest pair nearer than half the sum of its covalent radii, or None."""
-    radii = covalent_radii[atoms.numbers]
-    (i, j), distances = _distances(atoms, 2.0 * TOO_CLOSE * radii.max(initial=0.1))
-    ratio = distances / (TOO_CLOSE * (radii[i] + radii[j]))
-    if ratio.min(initial=1.0) >= 1.0:
+    (i, j), distances, limits = _contacts(atoms, TOO_CLOSE)
+    if not distances.size:
         return None
-    worst = int(np.argmin(ratio))
+    worst = int(np.argmin(distances / limits))
     return (
         f"{_name(atoms, i[worst])} and {_name(atoms, j[worst])} are {distances[worst]:.2f} Å "
-        f"apart, less than half the sum of their covalent radii "
-        f"({distances[worst] / ratio[worst]:.2f} Å)"
+        f"apart, less than half the sum of their covalent radii ({limits[worst]:.2f} Å)"
     )
 
 
@@ -91,19 +88,28 @@ def bonds(atoms: Atoms) -> Int[np.ndarray, "n_bonds 2"]:
     """Pairs within 1.2 times the sum of covalent radii; none in periodic structures."""
     if atoms.pbc.any():
         return np.zeros((0, 2), dtype=np.int64)
+    edge_index, *_ = _contacts(atoms, BONDED)
+    return edge_index.T[edge_index[0] < edge_index[1]]
+
+
+def _contacts(
+    atoms: Atoms, factor: float
+) -> tuple[
+    Int[np.ndarray, "2 n_edges"], Float[np.ndarray, "n_edges"], Float[np.ndarray, "n_edges"]
+]:
+    """Both edges of each pair closer than `factor` times the sum of its covalent radii.
+
+    Returns:
+        The edges, their lengths and these limits of their lengths, in Å.
+    """
     radii = covalent_radii[atoms.numbers]
-    (i, j), distances = _distances(atoms, 2.0 * BONDED * radii.max(initial=0.1))
-    bonded = distances < BONDED * (radii[i] + radii[j])
-    return np.stack([i, j], axis=1)[bonded & (i < j)]
-
-
-def _distances(
-    atoms: Atoms, reach: float
-) -> tuple[Int[np.ndarray, "2 n_edges"], Float[np.ndarray, "n_edges"]]:
-    """Both edges of all pairs closer than `reach`, and their lengths, in Å."""
-    edge_index, shifts = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, reach)
-    vectors = edge_vectors(atoms.positions, atoms.cell.array, edge_index, shifts)
-    return edge_index, np.linalg.norm(vectors, axis=1)
+    place = atoms.positions, atoms.cell.array
+    reach = 2.0 * factor * radii.max(initial=0.1)
+    edge_index, shifts = neighbor_list(*place, atoms.pbc, reach)
+    distances = np.linalg.norm(edge_vectors(*place, edge_index, shifts), axis=1)
+    limits = factor * radii[edge_index].sum(axis=0)
+    close = distances < limits
+    return edge_index[:, close], distances[close], limits[close]
 
 
 def _lengths(atoms: Atoms, pairs: np.ndarray) -> Float[np.ndarray, "n_bonds"]:

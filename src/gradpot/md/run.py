@@ -8,9 +8,10 @@ flushed one by one, so they survive whatever ends the run.
 import io
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from ase import Atoms, units
@@ -61,14 +62,15 @@ def run(
     n_free = degrees_of_freedom(atoms, settings.ensemble)
     dynamics, problem = ENSEMBLES[settings.ensemble](atoms, settings, rng), None
     folder, began = claim(folder), time.perf_counter()
-    with Record(folder, settings) as record:
+    # `Limits` reports numbers that diverge; numpy need not warn of them
+    with Record(folder, settings) as record, np.errstate(all="ignore"):
         for step, problem in _steps(dynamics, settings.n_steps):
             if problem:
                 break
             row = _observe(atoms, step * settings.timestep_fs, n_free, settings.ensemble)
             last = step == settings.n_steps or stop() != 0
             problem = limits.check_step(atoms, row["potential_eV"], row["temperature_K"])
-            if not problem and (last or record.logs(step)):
+            if not problem and (last or step % record.log_every == 0):
                 problem = limits.check_geometry(atoms)
             record.add(step, row, atoms, last or problem is not None)
             on_step(step, row)
@@ -104,22 +106,18 @@ def _start(atoms: Atoms, settings: Settings) -> Atoms:
 
 def _steps(dynamics: MolecularDynamics, n_steps: int) -> Iterator[tuple[int, str | None]]:
     """The number of each step, from 0, and why the calculator refused the atoms, or None."""
-    stepping = dynamics.irun(n_steps)
-    while True:
-        try:
-            # `Limits` reports numbers that diverge; numpy need not warn of them
-            with np.errstate(all="ignore"):
-                next(stepping)
-        except StopIteration:
-            return
-        except InputError as error:
-            yield dynamics.nsteps, str(error)
-            return
-        yield dynamics.nsteps, None
+    try:
+        for _ in dynamics.irun(n_steps):
+            yield dynamics.nsteps, None
+    except InputError as error:
+        yield dynamics.nsteps, str(error)
 
 
 def _observe(atoms: Atoms, time_fs: float, n_free: int, ensemble: str) -> dict[str, float]:
-    """A row of the log, by the names of its `columns`."""
+    """A row of the log, by the names of its `columns`.
+
+    The pressure includes the kinetic part, and is positive in compression.
+    """
     potential, kinetic = atoms.get_potential_energy(), atoms.get_kinetic_energy()
     temperature = 2.0 * kinetic / (n_free * units.kB)
     values = [time_fs, potential, kinetic, potential + kinetic, temperature]
@@ -134,42 +132,28 @@ def columns(ensemble: str) -> tuple[str, ...]:
     return COLUMNS + (NPT_COLUMNS if ensemble == "npt" else ())
 
 
-class Record:
+class Record(ExitStack):
     """Writes the trajectory and the log; every frame and row is flushed whole."""
 
     def __init__(self, folder: Path, settings: Settings):
+        super().__init__()
         self.log_every = settings.steps(settings.log_every_fs)
         self.save_every = settings.steps(settings.save_every_fs)
-        self._trajectory = open(folder / TRAJECTORY, "x")  # noqa: SIM115
-        self._log = open(folder / LOG, "x")  # noqa: SIM115
-        _write(self._log, ",".join(columns(settings.ensemble)) + "\n")
-
-    def __enter__(self) -> "Record":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._trajectory.close()
-        self._log.close()
-
-    def logs(self, step: int) -> bool:
-        """Whether this step gets a row in the log."""
-        return step % self.log_every == 0
+        # buffering=1: whatever holds a line end is flushed when it is written
+        self._trajectory = self.enter_context(open(folder / TRAJECTORY, "x", buffering=1))  # noqa: SIM115
+        self._log = self.enter_context(open(folder / LOG, "x", buffering=1))  # noqa: SIM115
+        self._log.write(",".join(columns(settings.ensemble)) + "\n")
 
     def add(self, step: int, row: dict[str, float], atoms: Atoms, always: bool) -> None:
         """Write the row and the frame that are due at this step, or `always` both."""
-        if always or self.logs(step):
+        if always or step % self.log_every == 0:
             first, *rest = row.values()
-            _write(self._log, f"{first:.12g}," + ",".join(f"{value:.8f}" for value in rest) + "\n")
+            self._log.write(f"{first:.12g}," + ",".join(f"{value:.8f}" for value in rest) + "\n")
         if always or step % self.save_every == 0:
             atoms.info["time_fs"] = row["time_fs"]
             frame = io.StringIO()
             write_extxyz(frame, [atoms])
-            _write(self._trajectory, frame.getvalue())
-
-
-def _write(file: IO[str], text: str) -> None:
-    file.write(text)
-    file.flush()
+            self._trajectory.write(frame.getvalue())
 
 
 def read_log(path: Path | str) -> dict[str, Float[np.ndarray, "n_rows"]]:
@@ -181,7 +165,10 @@ def read_log(path: Path | str) -> dict[str, Float[np.ndarray, "n_rows"]]:
 
 
 def drift(log: dict[str, np.ndarray], n_atoms: int) -> float | None:
-    """Least-squares slope of the total energy in meV/atom/ps; None for fewer than three rows."""
+    """Least-squares slope of the total energy in meV/atom/ps; None for fewer than three rows.
+
+    It measures the integration of nve runs only: thermostats change the total energy.
+    """
     if log["time_fs"].shape[0] < 3:
         return None
     slope = np.polyfit(log["time_fs"] / 1000.0, log["total_eV"] * 1000.0, 1)[0]

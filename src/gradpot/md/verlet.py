@@ -39,7 +39,11 @@ class VerletList:
         """
         system = positions.shape[0], cell.tobytes(), pbc.tobytes()
         keeps_all = positions.shape[0] < ALL_PAIRS_BELOW and not bool(pbc.any())
-        if system != self._system or (not keeps_all and self._left_skin(positions)):
+        complete = system == self._system and (
+            keeps_all
+            or _squared_norms(positions - self._start).max(initial=0.0) <= (self.skin / 2) ** 2
+        )
+        if not complete:
             self._build(positions, cell, pbc, np.inf if keeps_all else self.cutoff + self.skin)
             self._system = system
         center, neighbor = self._candidates
@@ -54,10 +58,6 @@ class VerletList:
         if not np.array_equal(close, self._close):
             self._close, self._pairs = close, self._candidates.compress(close, axis=1)
         return self._pairs, vectors.compress(close, axis=0)
-
-    def _left_skin(self, positions: np.ndarray) -> bool:
-        moved = _squared_norms(positions - self._start).max(initial=0.0)
-        return bool(moved > (self.skin / 2) ** 2)
 
     def _build(
         self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, reach: float

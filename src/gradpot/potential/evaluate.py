@@ -41,11 +41,7 @@ def evaluate(
         if potential.direct:  # no stress to compare with
             known = known._replace(stress=torch.full_like(known.stress, torch.nan))
         labels.append(known)
-    joined = [
-        Properties(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
-        for parts in (predicted, labels)
-    ]
-    return joined[0], joined[1]
+    return Properties(*map(torch.cat, zip(*predicted))), Properties(*map(torch.cat, zip(*labels)))
 
 
 def errors_of(potential: Potential, data: Dataset, index: Int[Tensor, "n"]) -> dict:

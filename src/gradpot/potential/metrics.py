@@ -7,7 +7,7 @@ component are right (OC20, arXiv 2010.09990).
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from gradpot.graph.graph import Properties
@@ -36,24 +36,23 @@ def errors(
     Energies in meV (of the whole structure, and per atom), forces per component in meV/Å,
     stress per component in meV/Å³, EFwT between 0 and 1.
     """
-    energy = _residual(predicted.energy, labels.energy)
-    per_atom = _residual(predicted.energy / n_atoms, labels.energy / n_atoms)
-    forces = _residual(predicted.forces, labels.forces)
-    stress = _residual(predicted.stress, labels.stress)
+    energy_mae, energy_rmse = _mae_and_rmse(predicted.energy, labels.energy)
+    per_atom_mae, _ = _mae_and_rmse(predicted.energy / n_atoms, labels.energy / n_atoms)
+    forces_mae, forces_rmse = _mae_and_rmse(predicted.forces, labels.forces)
+    stress_mae, stress_rmse = _mae_and_rmse(predicted.stress, labels.stress)
     result: dict[str, float | int | None] = {
-        "energy_mae_meV": _mae(energy),
-        "energy_rmse_meV": _rmse(energy),
-        "energy_mae_meV_per_atom": _mae(per_atom),
-        "forces_mae_meV_A": _mae(forces),
-        "forces_rmse_meV_A": _rmse(forces),
+        "energy_mae_meV": energy_mae,
+        "energy_rmse_meV": energy_rmse,
+        "energy_mae_meV_per_atom": per_atom_mae,
+        "forces_mae_meV_A": forces_mae,
+        "forces_rmse_meV_A": forces_rmse,
         "efwt": efwt(predicted, labels, n_atoms, within),
         "efwt_energy_eV": within.energy_eV,
         "efwt_forces_eV_A": within.forces_eV_A,
         "n_frames": n_atoms.shape[0],
     }
-    if stress.numel():
-        result["stress_mae_meV_A3"] = _mae(stress)
-        result["stress_rmse_meV_A3"] = _rmse(stress)
+    if stress_mae is not None:
+        result |= {"stress_mae_meV_A3": stress_mae, "stress_rmse_meV_A3": stress_rmse}
     return result
 
 
@@ -84,15 +83,13 @@ def efwt(
     return float((energy & each(forces))[known].double().mean())
 
 
-def _residual(predicted: Tensor, label: Tensor) -> Float[Tensor, "n_known"]:
-    """In thousandths, for the entries that have a label. A prediction of NaN stays."""
+def _mae_and_rmse(predicted: Tensor, label: Tensor) -> tuple[float | None, float | None]:
+    """Mean absolute and root mean square error of the entries with a label, in thousandths.
+
+    None if no entry has a label. A prediction of NaN gives NaN.
+    """
     known = torch.isfinite(label)
-    return 1e3 * (predicted.double()[known] - label.double()[known])
-
-
-def _mae(residual: Tensor) -> float | None:
-    return float(residual.abs().mean()) if residual.numel() else None
-
-
-def _rmse(residual: Tensor) -> float | None:
-    return float(residual.square().mean().sqrt()) if residual.numel() else None
+    if not known.any():
+        return None, None
+    residual = 1e3 * (predicted.double()[known] - label.double()[known])
+    return float(residual.abs().mean()), float(residual.square().mean().sqrt())

@@ -9,9 +9,9 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import torch
 from jaxtyping import Float, Int, Shaped
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from torch import Tensor
@@ -35,12 +35,12 @@ STYLE: Any = {
     "grid.linewidth": 0.6,
     "lines.linewidth": 1.3,
     "legend.frameon": False,
+    "savefig.dpi": 160,
     "xtick.major.width": 0.7,
     "ytick.major.width": 0.7,
 }
 # inches: three panels fill a page; those of dynamics are wide and low, one below the other
 PANEL, WIDE, LOW = 3.1, 6.3, 1.6
-DPI = 160
 # curves with fewer points show them
 FEW_POINTS = 30
 # more points are counted in hexagons, because dots would hide one another
@@ -76,7 +76,7 @@ def learning_curve(metrics: Sequence[Mapping], path: str | Path) -> None:
             ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
             ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
             ax.yaxis.set_minor_formatter(NullFormatter())
-        _save(figure, path)
+        figure.savefig(path)
 
 
 def parity(
@@ -113,32 +113,23 @@ def parity(
             panels.append((name, unit, value[shown], label[shown]))
     with mpl.rc_context(STYLE):
         figure, axes = _figure(len(panels))
-        for ax, panel in zip(axes, panels):
-            _parity_panel(ax, *panel)
-        _save(figure, path)
-
-
-def _parity_panel(
-    ax: Axes,
-    name: str,
-    unit: str,
-    predicted: Float[np.ndarray, "n"],
-    label: Float[np.ndarray, "n"],
-) -> None:
-    low, high = min(label.min(), predicted.min()), max(label.max(), predicted.max())
-    margin = 0.04 * (high - low) or 0.5
-    low, high = low - margin, high + margin
-    if label.size > MAX_DOTS:
-        style: Any = {"gridsize": 70, "bins": "log", "mincnt": 1, "cmap": "viridis"}
-        ax.hexbin(label, predicted, extent=(low, high, low, high), linewidths=0.1, **style)
-    else:
-        ax.plot(label, predicted, "o", color=BLUE, markersize=2.5, alpha=0.5, markeredgewidth=0)
-    ax.plot([low, high], [low, high], color="black", linewidth=0.7)
-    mae = np.abs(predicted - label).mean()
-    error = f"{mae:.3g} {unit}" if unit == "GPa" else f"{1e3 * mae:.3g} m{unit}"
-    ax.set(xlim=(low, high), ylim=(low, high), aspect="equal", title=f"{name}: MAE {error}")
-    ax.set(xlabel=f"reference ({unit})", ylabel=f"predicted ({unit})")
-    ax.locator_params(nbins=5)
+        for ax, (name, unit, value, label) in zip(axes, panels):
+            low, high = min(label.min(), value.min()), max(label.max(), value.max())
+            margin = 0.04 * (high - low) or 0.5
+            low, high = low - margin, high + margin
+            if label.size > MAX_DOTS:
+                style: Any = {"gridsize": 70, "bins": "log", "mincnt": 1, "cmap": "viridis"}
+                ax.hexbin(label, value, extent=(low, high, low, high), linewidths=0.1, **style)
+            else:
+                style = {"color": BLUE, "markersize": 2.5, "alpha": 0.5, "markeredgewidth": 0}
+                ax.plot(label, value, "o", **style)
+            ax.plot([low, high], [low, high], color="black", linewidth=0.7)
+            mae = np.abs(value - label).mean()
+            error = f"{mae:.3g} {unit}" if unit == "GPa" else f"{1e3 * mae:.3g} m{unit}"
+            ax.set(xlim=(low, high), ylim=(low, high), aspect="equal", title=f"{name}: MAE {error}")
+            ax.set(xlabel=f"reference ({unit})", ylabel=f"predicted ({unit})")
+            ax.locator_params(nbins=5)
+        figure.savefig(path)
 
 
 def dynamics(log: Mapping[str, Float[np.ndarray, "n_rows"]], path: str | Path) -> None:
@@ -181,7 +172,7 @@ def dynamics(log: Mapping[str, Float[np.ndarray, "n_rows"]], path: str | Path) -
             ax.margins(x=0.01)
         figure.align_ylabels()
         figure.axes[-1].set_xlabel("time (ps)")
-        _save(figure, path)
+        figure.savefig(path)
 
 
 def _curve(rows: Sequence[Mapping], key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -201,17 +192,11 @@ def _figure(n_panels: int) -> tuple[Figure, list[Axes]]:
     return figure, list(np.atleast_1d(figure.subplots(1, n_panels)))
 
 
-def _mean(values: np.ndarray) -> float:
+def _mean(values: Float[np.ndarray, "n"]) -> float:
+    """Of the finite values; NaN if there are none."""
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if finite.size else np.nan
 
 
 def _array(values: Shaped[Tensor, "..."] | Shaped[np.ndarray, "..."]) -> np.ndarray:
-    if isinstance(values, Tensor):
-        values = values.detach().cpu().numpy()
-    return np.asarray(values, dtype=np.float64)
-
-
-def _save(figure: Figure, path: str | Path) -> None:
-    FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=DPI)
+    return torch.as_tensor(values).detach().cpu().double().numpy()

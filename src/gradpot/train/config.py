@@ -146,7 +146,12 @@ def config(tables: Any) -> Config:
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
-    """Tables of a TOML file."""
+    """Tables of a TOML file.
+
+    Raises:
+        InputError: it is not TOML.
+        OSError: it cannot be read.
+    """
     try:
         return tomllib.loads(Path(path).read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -170,7 +175,10 @@ def read_json(path: str | Path) -> Config:
 
 
 def merge(tables: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Nested tables with `changes` laid over them."""
+    """A copy of nested tables with `changes` laid over them.
+
+    Tables that are in both are merged in turn; any other value replaces the one before.
+    """
     merged = dict(tables)
     for key, value in changes.items():
         below = merged.get(key)
@@ -198,7 +206,11 @@ def override(tables: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
 
 
 def put(tables: dict[str, Any], dotted: str, value: Any) -> None:
-    """Set one dotted key of nested tables."""
+    """Set one dotted key of nested tables, in place; missing tables are made.
+
+    Raises:
+        InputError: a part of the key before the last is a value, not a table.
+    """
     *path, last = dotted.split(".")
     for name in path:
         tables = tables.setdefault(name, {})
@@ -217,18 +229,14 @@ def _explain(error: ValidationError) -> str:
             section = section.model_fields[part].annotation
         key, known = ".".join(map(str, first["loc"])), ", ".join(section.model_fields)
         return f"unknown key {key!r}; known: {known}"
-    key = _key(first["loc"])
+    place = first["loc"][:2]  # without the union members that pydantic appends
+    key = ".".join(place)
     if first["type"] == "value_error":
         return f"{key}: {first['ctx']['error']}"
     # a union has an error for each of its members
     expected = " or ".join(
         "a table" if e["type"] == "model_type" else e["msg"].removeprefix("Input should be ")
         for e in errors
-        if _key(e["loc"]) == key
+        if e["loc"][:2] == place
     )
     return f"{key or 'the configuration'} is {first['input']!r} but must be {expected}"
-
-
-def _key(location: tuple) -> str:
-    """The dotted key of an error, without the union members that pydantic appends."""
-    return ".".join(location[:2])

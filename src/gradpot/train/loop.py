@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import count
 
 import numpy as np
@@ -46,8 +45,8 @@ def fit(task: Task, state: State, step: Gradients, watch: Watch) -> int:
     """
     plan, train = task.plan, task.plan.config.train
     done, saved_at = progress(plan, state), state.wall_s
-    order = _batches(task, state)
-    with signals() as stop, clock(state) as tick:
+    order, last = _batches(task, state), (time.perf_counter(), time.process_time())
+    with signals() as stop:
         # at least one step, so that there is a model even if compiling used up the time
         while (done < 1 or not state.step) and not stop() and state.since_best < plan.early_stop:
             index = next(order)
@@ -56,13 +55,14 @@ def fit(task: Task, state: State, step: Gradients, watch: Watch) -> int:
             value = _finite(loss.item(), task, state, index)
             update(state, gradient, learning_rate(plan, state, done), train)
             state.count(value, plan.batches_per_epoch)
-            tick()
+            last = add_time(state, last)
             done = progress(plan, state)
             due = state.position == 0 and state.epoch % plan.valid_every == 0
             watch(state, done, _validate(task, state, done) if due or done == 1 else None)
             if state.wall_s - saved_at > train.save_every_s:
                 state.save(task.out / "state.safetensors")
                 saved_at = state.wall_s
+    add_time(state, last)
     state.save(task.out / "state.safetensors")
     return stop()
 
@@ -81,7 +81,10 @@ def presented(task: Task, model: Model, index: Tensor, epoch: int, position: int
 
 
 def potential(task: Task, state: State) -> Potential:
-    """The averaged weights as a potential; batch norms are measured on training batches."""
+    """The averaged weights as a potential; batch norms are measured on training batches.
+
+    The network is `state.average` itself, not a copy: it changes with the next step.
+    """
     train = torch.from_numpy(task.parts.train)
     some = train.split(task.plan.config.train.batch_size)[:NORM_BATCHES]
     measure(
@@ -164,16 +167,12 @@ def _validate(task: Task, state: State, done: float) -> dict:
     return row
 
 
-@contextmanager
-def clock(state: State) -> Iterator[Callable[[], None]]:
-    """Yield a function that adds the time since its last call to the state's counters."""
-    last = [time.perf_counter(), time.process_time()]
+def add_time(state: State, last: tuple[float, float]) -> tuple[float, float]:
+    """Add the time since `last` to the state's counters; return the time now.
 
-    def tick() -> None:
-        now = [time.perf_counter(), time.process_time()]
-        state.wall_s += now[0] - last[0]
-        state.cpu_s += now[1] - last[1]
-        last[:] = now
-
-    yield tick
-    tick()
+    A time is a pair in seconds: `perf_counter`, and the processor time of this process.
+    """
+    now = time.perf_counter(), time.process_time()
+    state.wall_s += now[0] - last[0]
+    state.cpu_s += now[1] - last[1]
+    return now

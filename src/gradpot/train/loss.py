@@ -23,22 +23,15 @@ class Weights(NamedTuple):
     stress: float
 
 
-def l1(x: Tensor, _delta: float) -> Tensor:
-    """|x|."""
-    return x.abs()
-
-
-def l2(x: Tensor, _delta: float) -> Tensor:
-    """x²."""
-    return x.square()
-
-
-def huber(x: Tensor, delta: float) -> Tensor:
-    """x²/2δ below δ, |x| − δ/2 above."""
-    return torch.where(x.abs() < delta, x.square() / (2 * delta), x.abs() - delta / 2)
-
-
-PENALTIES: dict[str, Callable[[Tensor, float], Tensor]] = {"l1": l1, "l2": l2, "huber": huber}
+# (residual, δ) -> penalty
+PENALTIES: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "l1": lambda x, delta: x.abs(),
+    "l2": lambda x, delta: x.square(),
+    # x²/2δ below δ, |x| − δ/2 above
+    "huber": lambda x, delta: torch.where(
+        x.abs() < delta, x.square() / (2 * delta), x.abs() - delta / 2
+    ),
+}
 
 
 def penalty(name: str, delta: float) -> Penalty:

@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.optim import Adam, AdamW, Optimizer
 
 from gradpot.train.weights import Slot, stacks
 
 # each for a part of the weights; learning rates are set before every step
-Optimizers = list[torch.optim.Optimizer]
+Optimizers = list[Optimizer]
 # (all weights with their gradient, their layout, weight decay) -> optimizers
 Make = Callable[[Tensor, Sequence[Slot], float], Optimizers]
 
@@ -31,33 +32,33 @@ LOWEST_MOMENTUM, LOWEST_ENTRY = 1e-30, 1e-9
 UPDATE_SIZE = 0.2
 
 
-def adam(weights: Tensor, _slots: Sequence[Slot], weight_decay: float) -> Optimizers:
-    """Adam; the decay is added to the gradient."""
-    return [torch.optim.Adam([weights], fused=True, weight_decay=weight_decay)]
-
-
-def adamw(weights: Tensor, _slots: Sequence[Slot], weight_decay: float) -> Optimizers:
-    """Adam with decoupled weight decay."""
-    return [torch.optim.AdamW([weights], fused=True, weight_decay=weight_decay)]
-
-
 def muon(weights: Tensor, slots: Sequence[Slot], weight_decay: float) -> Optimizers:
-    """Muon for the matrices, AdamW for the rest, on views of `weights` and of `weights.grad`."""
+    """Muon for the matrices, AdamW for the rest, on views of `weights` and of `weights.grad`.
+
+    A stack of matrices of one shape is one parameter of Muon. A network without matrices gets
+    AdamW alone.
+    """
     assert weights.grad is not None
     vectors, matrices = stacks(weights, slots)
     vectors.grad, gradients = stacks(weights.grad, slots)
     for stack, gradient in zip(matrices, gradients, strict=True):
         stack.grad = gradient
-    rest = adamw(vectors, slots, weight_decay)
-    return [*rest, Muon(matrices, weight_decay)] if matrices else rest
+    rest = AdamW([vectors], fused=True, weight_decay=weight_decay)
+    return [rest, Muon(matrices, weight_decay)] if matrices else [rest]
 
 
-OPTIMIZERS: dict[str, Make] = {"muon": muon, "adam": adam, "adamw": adamw}
+OPTIMIZERS: dict[str, Make] = {
+    "muon": muon,
+    # adds the decay to the gradient
+    "adam": lambda weights, slots, decay: [Adam([weights], fused=True, weight_decay=decay)],
+    # decay is decoupled from the gradient
+    "adamw": lambda weights, slots, decay: [AdamW([weights], fused=True, weight_decay=decay)],
+}
 # learning rates of networks up to a width of 64, measured; the others use the model's `adam_rate`
 DEFAULT_RATES = {"muon": 2.5e-3}
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(Optimizer):
     """Orthogonalized Nesterov momentum, for stacks of matrices [n, n_rows, n_columns].
 
     Args:
@@ -82,9 +83,7 @@ class Muon(torch.optim.Optimizer):
                 stack.sub_(update, alpha=group["lr"] * size)
 
 
-def orthogonal(
-    x: Float[Tensor, "n n_rows n_columns"],
-) -> Float[Tensor, "n n_rows n_columns"]:
+def orthogonal(x: Float[Tensor, "n n_rows n_columns"]) -> Float[Tensor, "n n_rows n_columns"]:
     """Set singular values to about 1 and keep singular vectors; a zero matrix stays zero."""
     if x.shape[-2] > x.shape[-1]:
         return orthogonal(x.mT).mT

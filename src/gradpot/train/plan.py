@@ -70,9 +70,8 @@ def resolve(settings: Config, n_train: int, model: Model) -> Plan:
     if settings.loss.stress and model.direct:
         raise InputError("a model with direct forces has no stress; set loss.stress=0")
     batches_per_epoch = ceil(n_train / train.batch_size)
-    max_wall_s, max_cpu_s = (
-        60 * m if m else inf for m in (train.max_minutes, train.max_cpu_minutes)
-    )
+    max_wall_s = 60 * (train.max_minutes or inf)
+    max_cpu_s = 60 * (train.max_cpu_minutes or inf)
     max_s, epochs = min(max_wall_s, max_cpu_s), train.epochs
     if epochs is None and max_s == inf:
         epochs = DEFAULT_EPOCHS
@@ -103,7 +102,8 @@ def progress(plan: Plan, state: State) -> float:
     """Share of the run that is done, 0 to 1: by steps or by time, whichever is further.
 
     With a time limit the learning rate follows the clock, so that it has come down when the time
-    is up on any machine. Two such runs do not end with the same bits.
+    is up on any machine. Two such runs do not end with the same bits. A limit that nobody set is
+    infinite, so that its share stays 0.
     """
     by_steps = state.step / plan.n_steps
     by_time = max(state.wall_s / plan.max_wall_s, state.cpu_s / plan.max_cpu_s)
@@ -111,7 +111,10 @@ def progress(plan: Plan, state: State) -> float:
 
 
 def learning_rate(plan: Plan, state: State, done: float) -> float:
-    """Rate of the coming step, at `done` (0 to 1) of the run."""
+    """Rate of the coming step, at `done` (0 to 1) of the run.
+
+    Over the warm-up it rises in equal steps to the value of the schedule.
+    """
     train = plan.config.train
     warmup = min(1.0, (state.step + 1) / max(1, train.warmup_steps))
     return plan.learning_rate * warmup * SCHEDULES[train.schedule](state, done)

@@ -200,14 +200,15 @@ def _rescaling(settings: Config, frames: Frames, parts: Split) -> Rescaling:
     mode, source = settings.rescale.mode, settings.rescale.references
     if source == "auto":
         source = "none" if mode in ("none", "constant") else "least-squares"
+    named = {
+        "none": lambda: dict.fromkeys(elements.tolist(), 0.0),
+        "least-squares": lambda: least_squares(training),
+        "isolated": lambda: isolated(frames, elements),
+    }
     if isinstance(source, dict):
         references = given(source, elements)
-    elif source == "none":
-        references = dict.fromkeys(elements.tolist(), 0.0)
-    elif source == "least-squares":
-        references = least_squares(training)
-    elif source == "isolated":
-        references = isolated(frames, elements)
+    elif source in named:
+        references = named[source]()
     else:
         file = settings.data.model_copy(update={"file": source})
         references = isolated(read_data(file), elements)

@@ -9,19 +9,10 @@ from gradpot.train.state import State
 Schedule = Callable[[State, float], float]
 
 
-def cosine(_state: State, done: float) -> float:
-    """From 1 to 0: cosine annealing without restarts (arXiv 1608.03983)."""
-    return 0.5 * (1.0 + cos(pi * done))
-
-
-def plateau(state: State, _done: float) -> float:
-    """Lowered whenever validations stop improving (`State.count_validation`)."""
-    return state.plateau
-
-
-def constant(_state: State, _done: float) -> float:
-    """1."""
-    return 1.0
-
-
-SCHEDULES: dict[str, Schedule] = {"cosine": cosine, "plateau": plateau, "constant": constant}
+SCHEDULES: dict[str, Schedule] = {
+    # from 1 to 0: cosine annealing without restarts (arXiv 1608.03983)
+    "cosine": lambda state, done: 0.5 * (1.0 + cos(pi * done)),
+    # lowered whenever validations stop improving (`State.count_validation`)
+    "plateau": lambda state, done: state.plateau,
+    "constant": lambda state, done: 1.0,
+}

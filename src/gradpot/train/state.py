@@ -60,7 +60,10 @@ class State:
         self.compile_cpu_s = 0.0
 
     def count(self, loss: float, batches_per_epoch: int) -> None:
-        """Note one step done, and its loss."""
+        """Note one step done, and its loss.
+
+        After the last batch of an epoch, `position` is 0 again.
+        """
         self.step += 1
         self.epoch, self.position = divmod(
             self.epoch * batches_per_epoch + self.position + 1, batches_per_epoch
@@ -84,7 +87,11 @@ class State:
         return better
 
     def save(self, path: Path) -> None:
-        """Write everything to one safetensors file, all or nothing."""
+        """Write everything to one safetensors file, all or nothing.
+
+        Tensors are named model.*, average.* and optimizer.NUMBER.WEIGHT.MOMENT; the counters are
+        in the header.
+        """
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
         for n, optimizer in enumerate(self.optimizers):
@@ -114,11 +121,10 @@ class State:
             self.average.load_state_dict(parts["average"])
         except RuntimeError as error:
             raise InputError(f"{path} does not fit this model: {error}") from None
-        moments: list[dict[int, dict[str, Tensor]]] = [{} for _ in self.optimizers]
+        saved = [optimizer.state_dict() for optimizer in self.optimizers]
         for key, tensor in parts["optimizer"].items():
             n, i, kind = key.split(".")
-            moments[int(n)].setdefault(int(i), {})[kind] = tensor
-        for optimizer, found in zip(self.optimizers, moments, strict=True):
-            groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": found, "param_groups": groups})
+            saved[int(n)]["state"].setdefault(int(i), {})[kind] = tensor
+        for optimizer, content in zip(self.optimizers, saved, strict=True):
+            optimizer.load_state_dict(content)
         vars(self).update(header["counters"])

@@ -96,6 +96,7 @@ def _check(compiled: Gradients, eager: Gradients, example: Batch, task: Task, st
     """
 
     def problem(one: Batch) -> str:
+        """What is wrong with the compiled step on a batch; empty if nothing is."""
         loss, exact = eager(state.weights, one)
         try:
             value, gradient = compiled(state.weights, one)

@@ -19,7 +19,8 @@ class Slot(NamedTuple):
 
     name: str
     shape: torch.Size
-    is_matrix: bool
+    matrix: tuple[int, ...]
+    """rows and columns of a matrix; () for vectors"""
 
 
 def layout(model: nn.Module) -> list[Slot]:
@@ -29,16 +30,19 @@ def layout(model: nn.Module) -> list[Slot]:
     list of vectors.
     """
     lists = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    slots = [
-        Slot(name, p.shape, p.dim() > 1 and min(p.shape[-2:]) > 1 and id(p) not in lists)
-        for name, p in model.named_parameters()
-    ]
-    return sorted(slots, key=lambda slot: (slot.is_matrix, _matrix_shape(slot)))
+    slots = []
+    for name, p in model.named_parameters():
+        is_matrix = p.dim() > 1 and min(p.shape[-2:]) > 1 and id(p) not in lists
+        slots.append(Slot(name, p.shape, tuple(p.shape[-2:]) if is_matrix else ()))
+    return sorted(slots, key=lambda slot: slot.matrix)
 
 
 @torch.no_grad()
 def flatten(model: nn.Module) -> Float[Tensor, "n_weights"]:
-    """Join the parameters of a model in one tensor; the parameters become views of it."""
+    """Join the parameters of a model in one tensor, in the order of `layout`.
+
+    The parameters become views of it, so that whoever changes the tensor changes the model.
+    """
     parameters, slots = dict(model.named_parameters()), layout(model)
     weights = torch.cat([parameters[slot.name].reshape(-1) for slot in slots])
     for name, view in by_name(weights, slots).items():
@@ -53,15 +57,14 @@ def by_name(flat: Float[Tensor, "n_weights"], slots: Sequence[Slot]) -> dict[str
 
 
 def stacks(flat: Float[Tensor, "n_weights"], slots: Sequence[Slot]) -> tuple[Tensor, list[Tensor]]:
-    """Views of the vectors, [n], and of the matrices of each shape, [n, n_rows, n_columns]."""
+    """Views of the vectors, [n], and of the matrices of each shape, [n, n_rows, n_columns].
+
+    Slots of one shape have to stand together, vectors first, as `layout` orders them.
+    """
     sizes = {
         shape: sum(slot.shape.numel() for slot in group)
-        for shape, group in groupby(slots, _matrix_shape)
+        for shape, group in groupby(slots, lambda slot: slot.matrix)
     }
     n_vectors = sizes.pop((), 0)
     vectors, *matrices = flat.split([n_vectors, *sizes.values()])
     return vectors, [part.view(-1, *shape) for part, shape in zip(matrices, sizes, strict=True)]
-
-
-def _matrix_shape(slot: Slot) -> tuple[int, ...]:
-    return tuple(slot.shape[-2:]) if slot.is_matrix else ()
