@@ -523,3 +523,12 @@ def test_a_step_that_cannot_be_compiled_is_run_as_it_is(tmp_path, monkeypatch, m
     results = train(chosen, tmp_path / "run", say=said.append)
     assert results["epochs"] == 2
     assert [s for s in said if why in s and "because compiling failed" in s], said
+
+
+def test_a_network_with_cones_is_called_one(tmp_path):
+    said: list[str] = []
+    keys = ["model.vector_norm=published", "train.epochs=1", "data.n_train=5", "data.n_valid=2"]
+    keys += ["model.width=8", "model.n_layers=1", "data.n_test=0"]
+    with pytest.warns(UserWarning, match="cone"):  # of the model that the run measures in the end
+        train(config(override({}, keys)), tmp_path / "run", say=said.append)
+    assert any("warning: the energy of this model has a cone" in line for line in said)

@@ -9,16 +9,11 @@ import torch
 
 from gradpot.errors import InputError
 from gradpot.models import build, saved_specification
-from gradpot.potential.potential import Potential
+from gradpot.potential.potential import NOT_SMOOTH, Potential
 from gradpot.process import write_bytes
 
 # 2: SchNet's weights do not contain the factors of its filters and branches
 FORMAT = 2
-NOT_SMOOTH = (
-    "the energy of this model has a cone at sites of high symmetry, because it takes the norm of "
-    "vector features as PaiNN was published: phonons and elastic constants from it are wrong; "
-    "train a PaiNN with model.vector_norm=smooth, the default, for these"
-)
 
 
 def save(potential: Potential, path: str | Path, notes: Mapping | None = None) -> None:

@@ -19,6 +19,11 @@ from gradpot.nn.segment import sum_by
 NOT_CONSERVATIVE = (
     "forces of this model are not the gradient of its energy: NVE dynamics will not conserve energy"
 )
+NOT_SMOOTH = (
+    "the energy of this model has a cone at sites of high symmetry, because it takes the norm of "
+    "vector features as PaiNN was published: phonons and elastic constants from it are wrong; "
+    "train a PaiNN with model.vector_norm=smooth, the default, for these"
+)
 
 
 def predict(

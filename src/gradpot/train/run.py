@@ -21,7 +21,7 @@ from gradpot.models import build, specification
 from gradpot.nn.norm import batch_norms
 from gradpot.potential.checkpoint import load
 from gradpot.potential.evaluate import errors_of, evaluate, sizes
-from gradpot.potential.potential import NOT_CONSERVATIVE
+from gradpot.potential.potential import NOT_CONSERVATIVE, NOT_SMOOTH
 from gradpot.process import keep_memory, usage, write_bytes, write_json
 from gradpot.train.board import with_board
 from gradpot.train.config import Config, Data, read_json
@@ -233,6 +233,8 @@ def _notices(settings: Config, task: Task, state: State, n_compositions: int) ->
         notices.append("note: " + NOT_CONSERVATIVE)
     elif batch_norms(model) and (loss.forces or loss.stress):
         notices.append(THROUGH_BATCH_NORM)
+    if not model.smooth:
+        notices.append("warning: " + NOT_SMOOTH)
     if not task.parts.test.shape[0]:
         notices.append("no frames are left for a test: parity.png shows the validation frames")
     if settings.train.compile == "auto" and not plan.compile:
