@@ -7,22 +7,16 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.build import bulk
 from torch import Tensor, nn
 
 import gradpot
 from gradpot.compile.export import exported
-from gradpot.compile.step import example_batch, tensors, trace
-from gradpot.data.source import read
-from gradpot.graph.dataset import batch, dataset
 from gradpot.graph.graph import Graph, from_atoms, join
 from gradpot.models import EXTERNAL, build, specification
 from gradpot.potential.potential import Potential, predict
+from gradpot.testing import CHECKS
 from gradpot.train.config import config, override
-from gradpot.train.loss import Weights, penalty, weighted
 from gradpot.train.run import train
-from gradpot.train.step import gradients
-from gradpot.train.weights import flatten
 
 CUTOFF = 4.0
 SIZES = {"width": 16, "n_layers": 2, "n_radial": 6}
@@ -68,57 +62,9 @@ def test_derivatives_are_right_and_do_not_mix_structures(name, structures, activ
     assert report.ok, report
 
 
-def test_stress_and_rotations(model, crystal):
-    stress = predict(model, graph(crystal)).stress[0]
-    strain = 1e-4 * torch.tensor([[1.0, 0.3, 0], [0.3, -0.5, 0.2], [0, 0.2, 0.7]]).double()
-
-    def energy(sign: float) -> Tensor:
-        atoms = crystal.copy()
-        atoms.set_cell(crystal.cell @ (np.eye(3) + sign * strain.numpy()), scale_atoms=True)
-        return predict(model, graph(atoms)).energy.sum()
-
-    expected = (energy(1) - energy(-1)) / 2 / crystal.get_volume()
-    torch.testing.assert_close((stress * strain).sum(), expected, rtol=1e-5, atol=1e-10)
-    rotated = crystal.copy()
-    rotated.rotate(37, (1, 2, 3), rotate_cell=True)
-    one, other = predict(model, graph(crystal)).energy, predict(model, graph(rotated)).energy
-    torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
-
-
-def test_a_cell_and_its_supercell(model):
-    """Edges and triplets connect images of the same atom."""
-    atoms = bulk("NaCl", "rocksalt", a=4.4)
-    one, eight = predict(model, graph(atoms)).energy, predict(model, graph(atoms.repeat(2))).energy
-    torch.testing.assert_close(8 * one, eight, rtol=1e-9, atol=1e-9)
-
-
-def test_gradients_of_forces_are_finite_where_atoms_are_in_line(model):
-    line = Atoms("CO2", positions=[[0, 0, 0], [0, 0, 1.2], [0, 0, -1.2]])
-    out = predict(model, join([graph(line), graph(Atoms("O"))]), create_graph=True)
-    found = torch.autograd.grad(
-        out.forces.square().sum(), list(model.parameters()), materialize_grads=True
-    )
-    assert all(torch.isfinite(gradient).all() for gradient in found)
-    assert sum(gradient.abs().sum() for gradient in found) > 0
-
-
-def test_the_whole_step_is_traced_with_dynamic_sizes(name, model):
-    uses = getattr(model, "uses_triplets", False)
-    molecules = dataset(
-        read("ethanol").take(np.arange(40)), CUTOFF, dtype=torch.float64, triplets=uses
-    )
-
-    def loss(raw, minibatch):
-        return weighted(raw, minibatch, Weights(1, 1, 0), 1.0, penalty("huber", 0.1))
-
-    step, weights = gradients(model, loss, stress=False), flatten(model)
-    traced = trace(step, weights, example_batch(molecules, model))
-    for n_graphs in (3, 12):
-        minibatch = batch(molecules, torch.arange(n_graphs) + 10)
-        for a, b in zip(
-            traced(weights, *tensors(minibatch)), step(weights, minibatch), strict=True
-        ):
-            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_contract(check, model):
+    check(model)
 
 
 def test_they_can_be_exported_for_dynamics(model, ethanol):
@@ -155,18 +101,6 @@ def test_trains_saves_loads_and_relaxes(name, tmp_path, ethanol):
     before = ethanol.get_potential_energy()
     ethanol.positions += 1e-3 * ethanol.get_forces() / np.abs(ethanol.get_forces()).max()
     assert ethanol.get_potential_energy() < before
-
-
-@pytest.mark.filterwarnings("ignore:the energy of this model has a cone")
-def test_saved_and_loaded_to_the_bit(model, name, ethanol, tmp_path):
-    potential = Potential(model, {1: -13.6, 6: -1030.0, 8: -2040.0}, 0.7)
-    gradpot.save(potential, tmp_path / "model.safetensors")
-    one, other = (
-        potential(graph(ethanol)),
-        gradpot.load(tmp_path / "model.safetensors")(graph(ethanol)),
-    )
-    assert torch.equal(one.energy, other.energy)
-    assert torch.equal(one.forces, other.forces)
 
 
 def test_schnet_equals_pyg(structures):
