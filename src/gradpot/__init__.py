@@ -1,9 +1,9 @@
-"""Interatomic potentials that learn an energy and its derivative.
+"""Interatomic potentials that learn energies and their derivatives.
 
 Reading order, in which each part imports only what stands before it: `errors`, `units`,
-`process`, `geometry`, `data` (files → frames), `graph` (frames → graphs), `nn`, `models`
-(graph → atom energies), `potential` (→ energy, forces, stress), `report`, `compile`, `train`, `md`,
-`cli`.
+`process`, `geometry`, `data` (files → frames), `graph` (frames → graphs), `report`, `nn`, `models`
+(graph → atom energies), `potential` (→ energy, forces, stress), `compile`, `train`, `md`,
+`testing`, `cli`.
 """
 
 import importlib

@@ -1,11 +1,13 @@
-"""What a user can get wrong, and what can go wrong with a run."""
+"""What a user can get wrong, and what can go wrong with a run.
+
+Any other exception, except an OSError, is a bug in gradpot and keeps its traceback.
+"""
 
 
 class InputError(ValueError):
     """A file, option or argument is wrong; the text names the value and what to do.
 
-    The command line prints it as one line and exits with 2. Any other exception is a bug in
-    gradpot, and keeps its traceback.
+    The command line prints it as one line and exits with 2.
     """
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 MAX_Z = 118
 """the largest atomic number, oganesson"""
 N_ELEMENTS = MAX_Z + 1
-"""rows of a table that is indexed by atomic number; row 0 is no element"""
+"""rows of a table indexed by atomic number; row 0 belongs to no element"""
 # below this, testing every pair is faster than building a cell list
 ALL_PAIRS_BELOW = 60
 
@@ -26,7 +26,7 @@ def neighbor_list(
 
     Args:
         positions: in Å; atoms need not lie inside the cell.
-        cell: rows are lattice vectors; anything if no axis is periodic.
+        cell: rows are lattice vectors in Å; ignored if no axis is periodic.
         pbc: which axes are periodic.
 
     Returns:
@@ -55,14 +55,14 @@ def edge_vectors(
     shifts: Int[np.ndarray, "n_edges 3"],
     frame: Int[np.ndarray, "n_edges"] | None = None,
 ) -> Float[np.ndarray, "n_edges 3"]:
-    """Vector from center i to neighbor j of each edge, in Å: r_j + shift @ cell − r_i.
+    """Vector from the center i to the neighbor j of each edge, in Å: r_j + shift @ cell − r_i.
 
     Args:
         positions: in Å, of one frame or of many, one after the other.
-        cell: of the one frame, or of each frame.
-        edge_index: positions of the atoms in `positions`.
+        cell: of the one frame, or of each frame; rows are lattice vectors in Å.
+        edge_index: rows of `positions`.
         shifts: as `neighbor_list` gives them.
-        frame: of each edge, if there are many frames.
+        frame: which frame each edge belongs to, if there are many.
     """
     center, neighbor = edge_index
     vectors = positions[neighbor] - positions[center]
@@ -79,7 +79,7 @@ def minimum_image(
 ) -> Float[np.ndarray, "*n 3"]:
     """Shift vectors by whole cells until each fraction of a lattice vector is at most one half.
 
-    That is the shortest image of every vector shorter than half the width of the cell.
+    The result is the shortest image if that is shorter than half the width of the cell.
     """
     full = full_cell(cell, pbc)
     fractions = vectors @ np.linalg.inv(full)
@@ -94,7 +94,7 @@ def volume(cell: Float[np.ndarray, "*n 3 3"]) -> Float[np.ndarray, "*n"]:
 def full_cell(
     cell: Float[np.ndarray, "3 3"], pbc: Bool[np.ndarray, "3"]
 ) -> Float[np.ndarray, "3 3"]:
-    """Give axes that are not periodic a unit vector across the others (ASE leaves them zero)."""
+    """Give axes that are not periodic a unit vector normal to the others (ASE leaves them zero)."""
     from ase.geometry import complete_cell
 
     return cell if pbc.all() else complete_cell(np.where(pbc[:, None], cell, 0.0))

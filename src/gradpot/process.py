@@ -1,4 +1,4 @@
-"""The process: time and memory it has used, memory it keeps, signals, and whole files."""
+"""The process: time and memory used, memory kept, signals, and files replaced as a whole."""
 
 import ctypes
 import json
@@ -20,7 +20,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 class Usage(NamedTuple):
-    """Since the process began."""
+    """What the process has used; the zero of `wall_s` is arbitrary, so only differences count."""
 
     wall_s: float
     cpu_s: float
@@ -40,8 +40,8 @@ def usage() -> Usage:
 def keep_memory() -> None:
     """Let glibc keep freed memory for the next step, in the whole process.
 
-    By default it returns large blocks to the system at once, and gets them back page by page and
-    filled with zeros at every step. That costs a quarter to a third of a training step with 32
+    By default glibc returns large blocks to the system at once, and gets them back page by page,
+    filled with zeros, at every step. That costs a quarter to a third of a training step with 32
     molecules, and two fifths of a call with thousands of atoms. The process does not grow, because
     freed memory is used again. Without glibc, nothing happens.
     """
@@ -76,7 +76,7 @@ def signals() -> Iterator[Callable[[], int]]:
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
-    """Replace a file whole: write another one beside it, flush, rename.
+    """Replace a file as a whole: write another one beside it, flush, rename.
 
     A reader sees the old file or the new one, and a run that is killed leaves one of them.
     """
@@ -90,5 +90,5 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 
 def write_json(path: str | Path, content: object) -> None:
-    """Replace a JSON file whole."""
+    """Replace a JSON file as a whole."""
     write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())

@@ -1,4 +1,4 @@
-"""What every model must keep: the contract, as functions that any `Model` can be put through.
+"""The contract that every model must fulfill, as checks that any `Model` can be put through.
 
     @pytest.mark.parametrize("check", gradpot.testing.CHECKS, ids=lambda check: check.__name__)
     def test_contract(check):
@@ -40,7 +40,7 @@ from gradpot.train.weights import flatten
 DISPLACEMENTS = (1e-4, 1e-3, 1e-2, 1e-1)
 # largest relative change of a force constant from the first displacement to each of the next two.
 # With a smooth energy the change grows as the square of the displacement: networks with random
-# weights are stiff, and reach 0.01 and 0.3. A cone changes force constants by a factor of 10 each
+# weights are stiff, and reach 0.01 and 0.3. A cone changes them by a factor of 10 each
 LARGEST_CHANGE = (0.03, 0.5)
 
 
@@ -118,7 +118,7 @@ def stress_does_not_depend_on_the_order_of_lattice_vectors(model: Model) -> None
 
 
 def rotation_and_reflection(model: Model) -> None:
-    """Energies stay; forces and stress rotate along."""
+    """Energies stay the same; forces and stress rotate with the structure."""
     if not model.invariant:
         raise SkipTest("the model declares that it is not invariant")
     atoms = crystal()
@@ -136,7 +136,7 @@ def rotation_and_reflection(model: Model) -> None:
 
 
 def translation_and_permutation(model: Model) -> None:
-    """Neither moving all atoms, out of the cell as well, nor their order changes the energy."""
+    """Neither a translation, even out of the cell, nor the order of atoms changes the energy."""
     atoms, molecule = crystal(), ethanol()
     moved = atoms.copy()
     moved.translate([0.3, 7.0, -2.0])
@@ -171,7 +171,7 @@ def supercell(model: Model) -> None:
 
 
 def smooth_at_the_cutoff(model: Model) -> None:
-    """At the cutoff the energy ends at least as a square, the force at least linearly."""
+    """At the cutoff the energy vanishes at least quadratically, the force at least linearly."""
 
     def energy_and_force(distance: float) -> tuple[float, float]:
         atoms = Atoms("CH2", positions=[[0, 0, 0], [distance, 0, 0], [0, 1.1, 0]])
@@ -190,7 +190,7 @@ def smooth_at_the_cutoff(model: Model) -> None:
 def force_constants_are_continuous(model: Model) -> None:
     """Force constants have a limit at sites of high symmetry: the energy has no cone there.
 
-    Without that there are no phonons and no elastic constants.
+    Without that, phonons and elastic constants are meaningless.
     """
     _require_conservative(model)
     if not model.smooth:
@@ -215,7 +215,7 @@ def isolated_atoms(model: Model) -> None:
 
 
 def gradients_of_forces_are_finite(model: Model) -> None:
-    """Training can differentiate forces, also of isolated atoms and of symmetric molecules."""
+    """Training can differentiate forces, even of isolated atoms and of symmetric molecules."""
     co2 = Atoms("CO2", positions=[[0, 0, 0], [0, 0, 1.2], [0, 0, -1.2]])
     graphs = [from_atoms(a, model.cutoff, torch.float64) for a in (ethanol(), Atoms("O"), co2)]
     out = predict(model, join(graphs), create_graph=True)
@@ -228,7 +228,7 @@ def gradients_of_forces_are_finite(model: Model) -> None:
 
 
 def gradients_of_forces_are_right(model: Model) -> None:
-    """The gradient of squared forces by the weights agrees with differences."""
+    """The gradient of squared forces with respect to weights agrees with finite differences."""
     graph = from_atoms(ethanol(), model.cutoff, torch.float64)
     step = gradients(model, lambda raw, _: raw.forces.square().sum(), stress=False)
     weights, some = flatten(model), Batch(graph, Properties(*3 * (torch.zeros(0),)))
@@ -295,7 +295,7 @@ def trace_equals_eager(model: Model) -> None:
 
 
 def saved_and_loaded(model: Model) -> None:
-    """A file gives the same potential to the bit."""
+    """A saved and loaded potential gives the same bits."""
     if model.spec is None:
         raise SkipTest("the model was not made by gradpot.build, so it cannot be saved")
     graph = from_atoms(ethanol(), model.cutoff, torch.float64)
@@ -370,7 +370,7 @@ def force_constants(model: Model, atoms: Atoms, i: int) -> Float[np.ndarray, "2 
 
 
 def _potential(model: Model) -> Potential:
-    """References of elements that occur here; they cancel in differences."""
+    """A potential with some references for the elements used here, which cancel in differences."""
     references = {1: -13.6, 6: -1030.0, 8: -2040.0, 11: -1.0, 13: -3.0, 17: -2.0, 18: 0.0}
     return Potential(model, references, scale=0.7).eval()
 

@@ -44,7 +44,7 @@ GPA = ase_units.GPa
 
 
 class Units(NamedTuple):
-    """Names of the units that a file is written in; `force` follows from the others."""
+    """Names of the units of a file, such as eV, Ang and eV/Ang."""
 
     energy: str
     length: str
@@ -74,7 +74,7 @@ def length_factor(unit: str) -> float:
 
 
 def force_factor(unit: str) -> float:
-    """Multiply by this to get eV/Å; an energy unit over a length unit ("kcal/mol/Ang").
+    """Multiply by this to get eV/Å, for an energy unit over a length unit ("kcal/mol/Ang").
 
     Raises:
         InputError: the unit is not such a ratio, or one of its parts is unknown.
@@ -89,7 +89,7 @@ def force_factor(unit: str) -> float:
 
 
 def stress_factor(unit: str) -> float:
-    """Multiply by this to get eV/Å³: a pressure ("kbar") or energy over length³ ("eV/Ang^3").
+    """Multiply by this to get eV/Å³, for a pressure ("kbar") or energy over length³ ("eV/Ang^3").
 
     Raises:
         InputError: the unit is neither, or one of its parts is unknown.
@@ -127,10 +127,10 @@ def _plain(unit: str) -> str:
     """Turn "kcal/(mol*Å)", "Kcal/mol/Angstroms" and the like into names of the tables.
 
     Raises:
-        InputError: it begins with "MeV", which in lower case would be read as milli.
+        InputError: it begins with "MeV", which would become milli in lower case.
     """
     if unit.strip().startswith("MeV"):
-        raise InputError(f"unit {unit!r} begins with mega-electronvolt; for milli write 'meV'")
+        raise InputError(f"unit {unit!r} means mega-electronvolts; for milli, write 'meV'")
     name = unit.strip().lower().replace(" ", "").replace("\u212b", "å")
     name = name.replace("(mol*", "mol/").replace("(mol·", "mol/").replace(")", "")
     return name.replace("angstroms", "angstrom")

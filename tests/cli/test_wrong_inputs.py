@@ -158,7 +158,7 @@ TABLE = [
     # data
     ("train --data nosuch.npz", r"nosuch\.npz is neither a file nor the name of a data set"),
     ("train --data rmd17:ethanoll", r"did you mean rmd17:ethanol"),
-    ("train --data run", r"run is a folder, not a file nor the name of a data set"),
+    ("train --data run", r"run is a folder, neither a file nor the name of a data set"),
     ("train --data notes.txt", r"ASE cannot read notes\.txt because it does not know the format"),
     ("train --data short.xyz", r"ASE cannot read short\.xyz as extxyz"),
     ("train --data text.npz", r"text\.npz is damaged or not an npz file"),
@@ -238,7 +238,7 @@ TABLE = [
     (f"eval {MODEL} unsaid.npz", r"unsaid\.npz does not say its energy and length unit"),
     (f"eval {MODEL} gold.npz", r"does not know Au; it was trained on H, C, O"),
     (f"eval {MODEL} bare.npz", r"bare\.npz has neither energies nor forces nor stress"),
-    (f"eval {MODEL} water.npz --plot new.txt", r"cannot write new\.txt; its name has to end in"),
+    (f"eval {MODEL} water.npz --plot new.txt", r"cannot write new\.txt; its name must end in"),
     (f"eval {MODEL} water.npz --plot no/new.png", r"there is no folder no"),
     # md
     ("md nosuch.safetensors H2O", r"no such file: nosuch\.safetensors"),
@@ -284,7 +284,7 @@ TABLE = [
     ("label h2.xyz --with gfn2-xtb --out notes.txt/a.xyz", r"not a directory: notes\.txt/a\.xyz"),
     # data
     ("data info nosuch.npz", r"nosuch\.npz is neither a file nor the name of a data set"),
-    ("data info run", r"run is a folder, not a file"),
+    ("data info run", r"run is a folder, neither a file"),
     ("data info text.npz", r"text\.npz is damaged or not an npz file"),
     # with fixed bytes: the length of a model's header can look like the first line of an xyz
     ("data info foreign.safetensors", r"ASE cannot read foreign\.safetensors because it does not"),

@@ -248,7 +248,7 @@ def test_loading_is_vectorized(npz):
         ({"E": E[None]}, r"E has shape \[1, 5\]"),
         ({"F": F[:3]}, r"F has shape \[3, 4, 3\]; expected \[5, 4, 3\] to match R"),
         ({"z": Z[:3]}, r"z has shape \[3\]"),
-        ({"z": [6, 8, 1, 1.5]}, r"an atom of number 1\.5"),
+        ({"z": [6, 8, 1, 1.5]}, r"with atomic number 1\.5"),
         ({"z": ["C", "O", "H", "H"]}, "must be numbers"),
         ({"R": np.array([R, None], dtype=object)}, "holds Python objects"),
         ({"cell": np.eye(2)}, r"cell has shape \[2, 2\]"),
@@ -321,8 +321,11 @@ def test_a_sound_set_passes_in_every_format(save):
     [
         ({key: array[:0] for key, array in SOLID.items()}, "(holds no structures|cannot read)"),
         (second("z", 0), "frame 1 has no atoms"),
-        (second("z", [11, 119]), "frame 1 has an atom of number 119; expected a whole number, 1"),
-        (second("z", [11, -1]), "frame 1 has an atom of number -1"),
+        (
+            second("z", [11, 119]),
+            "frame 1 has an atom with atomic number 119; expected a whole number, 1",
+        ),
+        (second("z", [11, -1]), "frame 1 has an atom with atomic number -1"),
         (second("R", np.nan), "frame 1 has positions that are not finite"),
         (second("E", -np.inf), "frame 1 has an infinite energy"),
         (second("F", np.inf), "frame 1 has infinite forces"),
@@ -542,9 +545,9 @@ def test_labels_in_some_frames_only(tmp_path):
         ("3\n\nC 0 0 0\n", "cannot read"),
         ("1\nenergy=abc\nC 0 0 0\n", "energy of frame 0 is 'abc'; expected one number"),
         ("1\n\nC 0 0 nan\n", "frame 0 has positions that are not finite"),
-        ('1\nProperties=species:S:1:pos:R:3 pbc="T T T"\nC 0 0 0\n', "without a cell vector"),
+        ('1\nProperties=species:S:1:pos:R:3 pbc="T T T"\nC 0 0 0\n', "without a lattice vector"),
         ("1\n\nQq 0 0 0\n", "cannot read"),
-        ("1\n\nX 0 0 0\n", "atom of number 0"),
+        ("1\n\nX 0 0 0\n", "atomic number 0"),
     ],
 )
 def test_broken_xyz(tmp_path, text, message):

@@ -202,7 +202,7 @@ def test_npz_for_what_does_not_fit_is_refused_before_any_work(tmp_path):
     mixed = [molecule("H2O"), molecule("CH4")]
     with pytest.raises(InputError, match="structure 1 has other atoms"):
         label(mixed, EMT(), tmp_path / "out.npz")
-    with pytest.raises(InputError, match=r"has to end in .extxyz, .xyz or .npz"):
+    with pytest.raises(InputError, match=r"must end in .extxyz, .xyz or .npz"):
         label(mixed, EMT(), tmp_path / "out.json")
 
 

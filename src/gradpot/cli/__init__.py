@@ -100,7 +100,7 @@ def main() -> None:
 
 
 def _leave(*_signal: object) -> None:
-    """Exit at once. Loops with something to save handle signals themselves (`process.signals`)."""
+    """Exit at once; loops with something to save handle signals themselves (`process.signals`)."""
     if sys.stderr.isatty():
         os.write(2, b"\x1b[?25h\n")  # show the cursor, which a progress bar hides
     os._exit(SIGNALED + signal.SIGINT)

@@ -9,7 +9,7 @@ import typer
 
 from gradpot.cli import Json, data_app, say
 
-# columns of a table in a file, where each row has its line
+# width in characters of a table written to a file, wide enough for one line per row
 WIDTH_OF_A_FILE = 132
 
 
@@ -75,7 +75,7 @@ def fetch_set(
 
 
 def _describe(entry) -> dict:
-    """What --json prints of a catalog entry; "path" is null until the set is downloaded."""
+    """What --json prints for a catalog entry; "path" is null until the set is downloaded."""
     from gradpot.data.catalog import catalog
 
     fields = entry._asdict()

@@ -130,7 +130,7 @@ def _calculator(
         return calculator
     if calculator.potential.device.type != "cpu":
         raise InputError(f"--compile true is for the CPU; leave out --device {hardware['device']}")
-    # atoms that would stop the run shall do so before the minutes of compiling
+    # atoms that would stop the run must do so before the minutes of compiling
     calculator.calculate(atoms)
     say("compiling the potential takes a minute or two, unless it was compiled before")
     return load(compile=True)

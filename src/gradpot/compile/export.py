@@ -1,6 +1,6 @@
 """Compile a potential ahead of time: `Potential` → the file that `package` reads.
 
-"Energy and its gradient" is traced as a whole with open sizes, exported, and compiled by
+The energy and its gradient are traced together with open sizes, exported, and compiled by
 AOTInductor.
 """
 
@@ -36,7 +36,7 @@ EXPORT_OPTIONS = {
     # a graph's indices are right by construction: do not test them for every pair and column
     "assert_indirect_indexing": False,
 }
-# the parts that this one cannot import (tests/test_imports.py): machine code is made from the rest
+# the parts that this one cannot import (tests/test_imports.py): machine code depends on the rest
 NOT_COMPILED = {"train", "md", "testing", "cli"}
 # (numbers, pair_index, pair_vec, batch, cell) and, if the model looks at angles, triplets
 # -> energy, forces, stress
@@ -46,10 +46,10 @@ Network = Callable[..., tuple[Tensor, ...]]
 def compile_potential(
     potential: Potential, path: str | Path, dtype: torch.dtype | None = None
 ) -> None:
-    """Compile a potential for the CPU into the file `path`, whole or not at all.
+    """Compile a potential for the CPU into the file `path`, all or nothing.
 
     Args:
-        potential: is not changed.
+        potential: stays unchanged.
         dtype: of the network; None keeps that of the potential.
 
     Raises:
@@ -90,7 +90,7 @@ def compile_potential(
 
 
 def compiled_potential(potential: Potential, dtype: torch.dtype) -> CompiledPotential:
-    """The potential as machine code; compiled now unless the cache has it.
+    """The potential as machine code, which is compiled now unless the cache has it.
 
     Raises:
         InputError, RunError: see `compile_potential`.
@@ -107,7 +107,7 @@ def compiled_potential(potential: Potential, dtype: torch.dtype) -> CompiledPote
 def find_compiled(
     potential: Potential, dtype: torch.dtype, beside: Path
 ) -> CompiledPotential | None:
-    """The potential as machine code if there is some: in the file `beside`, or in the cache.
+    """The potential as machine code if that exists: in the file `beside`, or in the cache.
 
     Nothing is compiled. Files of other weights or for another machine are passed over.
     """
@@ -137,7 +137,7 @@ def exported(potential: Potential, dtype: torch.dtype) -> torch.export.ExportedP
 
 
 def split_addmm(graph: fx.Graph) -> None:
-    """Replace bias + product in one call by two: the kernel that reads the sum adds the bias.
+    """Split `addmm` into product and sum, so that the kernel that reads the sum adds the bias.
 
     `addmm` would copy the bias first.
     """
@@ -198,7 +198,7 @@ def _network(potential: Potential) -> Network:
 
 
 def _example(potential: Potential, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """Inputs to trace with. No size occurs in the model: the tracer takes equal sizes for one."""
+    """Inputs to trace with. No size occurs in the model: the tracer would take both for one."""
     taken = {size for tensor in potential.state_dict().values() for size in tensor.shape}
     # 2n too: a graph has twice as many edges as pairs
     free = (n for n in range(5, 1000, 2) if not taken & {n, 2 * n})

@@ -1,4 +1,4 @@
-"""A potential compiled ahead of time: one `.pt2` file, the network in it as machine code.
+"""A potential compiled ahead of time: one `.pt2` file with the network as machine code.
 
 `export` makes such files. A file needs neither a compiler nor the weights, but the same torch and
 the same kind of processor. It holds code that is run: load only files you trust.
@@ -21,7 +21,7 @@ from gradpot.models.base import Model
 from gradpot.potential.potential import Potential
 
 FORMAT = 1
-# of packages; that of model.safetensors is looked for in model.pt2, beside it
+# of packages: that of model.safetensors is looked for beside it, as model.pt2
 SUFFIX = ".pt2"
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -63,7 +63,7 @@ class CompiledPotential(Potential):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the network's arithmetic."""
+        """Precision of the network."""
         return DTYPES[self.header["dtype"]]
 
     def forward(self, graph: Graph, stress: bool = True) -> Properties:
@@ -91,7 +91,7 @@ class CompiledPotential(Potential):
 
         Args:
             pair_index, pair_vec: as in `Graph`, contiguous, and finite.
-            cell: of the structures, and zeros for one more structure, which has no atoms.
+            cell: as in `Graph`, and zeros for one more structure, which has no atoms.
             triplets: as in `Graph`; found here if they are needed and not given.
         """
         inputs = [numbers, pair_index, pair_vec, batch, cell]
@@ -114,7 +114,7 @@ class CompiledPotential(Potential):
 
 
 def _padded(inputs: list[Tensor], number: int, cutoff: float) -> list[Tensor]:
-    """Add two atoms and two pairs: the compiler takes sizes 0 and 1 for constants.
+    """Add two atoms and two pairs: the compiler treats sizes 0 and 1 as constants.
 
     The two atoms form the last structure. They have no other neighbors and are a cutoff apart, so
     that nothing depends on them.
@@ -206,10 +206,10 @@ def machine() -> dict[str, str]:
 
 
 def read_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
-    """The precision of a name of `DTYPES`; anything but a name stays.
+    """The dtype that a name of `DTYPES` stands for; a dtype or None is returned as it is.
 
     Raises:
-        InputError: unknown name.
+        InputError: the name is unknown.
     """
     if not isinstance(dtype, str):
         return dtype
@@ -219,5 +219,5 @@ def read_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """As users write it: float32."""
+    """Name of a dtype as users write it: float32."""
     return str(dtype).removeprefix("torch.")

@@ -31,7 +31,7 @@ STEP_OPTIONS: dict[str, Any] = {
 }
 # numbers of structures to try for an example
 EXAMPLE_SIZES = range(5, 200)
-# sizes in the code of models and graphs: axes, matrices, and what the compiler takes for constants
+# sizes in the code of models and graphs: axes, matrices, and those that the compiler fixes
 FIXED_SIZES = {0, 1, 2, 3, 9}
 
 
@@ -44,7 +44,7 @@ def compile_step(function: Gradients, weights: Tensor, example: Batch) -> Gradie
     Returns:
         A function with the results of `function`. Batches with fewer than two structures, atoms,
         pairs or (if the model uses them) triplets go to `function` itself, because the compiler
-        takes sizes 0 and 1 for constants.
+        treats sizes 0 and 1 as constants.
 
     Raises:
         Exception: from the tracer (see `trace`) or the compiler.
@@ -60,7 +60,7 @@ def compile_step(function: Gradients, weights: Tensor, example: Batch) -> Gradie
             warnings.simplefilter("ignore")
             return fast(weights, *tensors(batch))
 
-    # the compiler, too, takes equal sizes for one size: first show it a batch that has none
+    # the compiler, too, mistakes equal sizes for one: first show it a batch without equal sizes
     step(weights, example)
     return step
 
@@ -100,10 +100,10 @@ def sizes(graph: Graph) -> list[int]:
 def example_batch(data: Dataset, model: nn.Module) -> Batch:
     """A batch whose sizes differ from each other and from those of the model's parameters.
 
-    The tracer would take two equal sizes for one.
+    The tracer would mistake two equal sizes for one.
 
     Raises:
-        RuntimeError: there is none, as with isolated atoms only.
+        RuntimeError: there is none, for example if all atoms are isolated.
     """
     taken = FIXED_SIZES.union(*(p.shape for p in model.parameters()))
     n_frames = data.cell.shape[0]

@@ -1,1 +1,1 @@
-"""From files to labeled graphs."""
+"""From files to `Frames`: labeled structures as arrays."""

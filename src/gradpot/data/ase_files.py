@@ -1,6 +1,6 @@
 """Files that ASE reads: extxyz, trajectories, outputs of programs, and ASE databases.
 
-ASE documents eV and Å for all of them. gradpot follows it, and says so, unless options or the
+ASE documents eV and Å for all of them. gradpot assumes them, and says so, unless options or the
 metadata of SchNetPack in a database say otherwise. The text of an extxyz file is whatever its
 author wrote, so a stress in it needs a `StressLabel`; everywhere else ASE has converted it.
 """
@@ -22,13 +22,13 @@ from gradpot.errors import InputError
 if TYPE_CHECKING:
     from ase import Atoms
 
-# in order of preference; `free_energy` is another quantity and is not here
+# in order of preference, without `free_energy`, which is another quantity
 ENERGY_KEYS = ("energy", "Energy", "REF_energy", "ref_energy", "dft_energy", "DFT_energy")
 ENERGY_KEYS += ("total_energy", "TotEnergy", "energy_U0", "E")
 FORCE_KEYS = ("forces", "force", "Forces", "REF_forces", "ref_forces", "dft_forces", "DFT_forces")
 FORCE_KEYS += ("dft_force", "REF_force", "F")
 ASE_UNITS = Declared("eV", "Ang")
-# put before names that ASE would treat in its own way
+# prefix of names that ASE would otherwise treat in its own way
 MASK = "_as_written_"
 FREE_ENERGY_GAP = 1e-6
 """eV; a smaller difference is rounding"""
@@ -39,8 +39,8 @@ def load(path: Path, stress_as_written: bool = False) -> tuple[list["Atoms"], st
 
     Args:
         path: any file that `ase.io.read` accepts.
-        stress_as_written: keep ASE from changing the stress in an extxyz file: it makes six
-            numbers of nine, assumes its own sign, and refuses a file with six.
+        stress_as_written: keep ASE from changing the stress in an extxyz file: it reduces
+            nine numbers to six, assumes its own sign, and refuses a file with six.
 
     Raises:
         InputError: ASE does not know the format, or cannot read the file.
@@ -66,7 +66,7 @@ def load(path: Path, stress_as_written: bool = False) -> tuple[list["Atoms"], st
 
 
 def read_ase(path: Path) -> Raw:
-    """What any file that ASE reads holds, in ASE's units.
+    """What a file that ASE reads holds, in ASE's units.
 
     Raises:
         InputError: ASE cannot read the file, or a label has a wrong shape.
@@ -111,7 +111,7 @@ def _fields(atoms: "Atoms") -> dict[str, Any]:
 def _raw(
     path: Path, structures: Sequence["Atoms"], fields: Sequence[dict], units: dict[str, Any]
 ) -> Raw:
-    """Geometries, and labels from the fields of each structure; `units` of fields, "" of length."""
+    """Geometries, and labels from the fields of each structure; `units` by field, length as ""."""
     n_atoms = np.array([len(atoms) for atoms in structures])
     keys = sorted({key for frame in fields for key in frame if frame[key] is not None})
     notices, chosen = [], []
@@ -155,7 +155,7 @@ def _raw(
 
 
 def _size(fields: Sequence[dict], key: str) -> int:
-    """Numbers in a stress: nine if the first frame that has it has nine, else six."""
+    """How many numbers a stress has: nine if it has nine in the first frame with one, else six."""
     values = (frame[key] for frame in fields if frame.get(key) is not None)
     return 9 if np.size(next(values)) == 9 else 6
 
@@ -163,7 +163,7 @@ def _size(fields: Sequence[dict], key: str) -> int:
 def _label(
     path: Path, fields: Sequence[dict], key: str, shapes: Iterable[tuple[int, ...]]
 ) -> list[Float[np.ndarray, "..."]]:
-    """One label of all frames in these shapes; NaN where a frame lacks it.
+    """One label of all frames, in these shapes; NaN where a frame lacks it.
 
     Raises:
         InputError: a frame has it in another shape, or not as numbers.

@@ -11,13 +11,13 @@ from gradpot.data.frames import Frames
 from gradpot.geometry import edge_vectors, neighbor_list, volume
 
 MAX_MOLECULE_PAIRS = 50_000_000
-"""pairs of atoms compared for the shortest distance, a few seconds; beyond that a sample"""
+"""pairs of atoms compared for the shortest distance in a few seconds; larger sets are sampled"""
 MAX_PERIODIC_FRAMES = 300
-"""the same; each needs a neighbor list"""
+"""periodic frames compared for the same; each needs a neighbor list"""
 CUTOFFS = (1.5, 3.0, 6.0)
 """Å; the next one is used if a cell has no pair within the one before"""
 MIN_STEPS = 10
-"""frames; fewer are too few to call them a trajectory"""
+"""frames; fewer are no trajectory"""
 
 
 class Limits(NamedTuple):
@@ -26,8 +26,8 @@ class Limits(NamedTuple):
     rms_force: float = 10.0
     """eV/Å; the rms force of molecules at 500 K is about 1, at several thousand K about 3"""
     net_force_share: float = 0.02
-    """of the rms force times √(3 n_atoms), what random errors would give; public sets have 0.003 or
-    less, and one of water 0.021"""
+    """of the rms force times √(3 n_atoms), the net force of random errors; public sets have 0.003
+    or less, and one of water 0.021"""
     step_share: float = 0.2
     """`step_share` is 0.02 for a trajectory written at every step, 0.58 or more in public sets"""
     shortest: float = 0.5
@@ -44,10 +44,10 @@ def inspect(frames: Frames, random_split: bool = True) -> dict[str, Any]:
     """A summary that JSON can hold: sizes, ranges, missing labels, duplicates, warnings.
 
     `warnings` is a list of sentences, empty if nothing looks wrong; `consistency` says whether
-    energies and forces belong together (see `data.consistency`). Seconds for 100,000 frames.
+    energies and forces belong together (see `data.consistency`). 100,000 frames take seconds.
 
     Args:
-        random_split: warn also of what would spoil a random split, but no other split.
+        random_split: also warn of what would spoil a random split, but no other split.
     """
     from ase.data import chemical_symbols
 
@@ -76,7 +76,7 @@ def inspect(frames: Frames, random_split: bool = True) -> dict[str, Any]:
 
 
 def force_sizes(frames: Frames) -> dict[str, float] | None:
-    """Root mean square of the components and length of the longest vector in eV/Å."""
+    """Root mean square of the components and length of the longest vector, in eV/Å."""
     known = frames.forces[np.isfinite(frames.forces).all(1)]
     if not known.size:
         return None
@@ -85,7 +85,7 @@ def force_sizes(frames: Frames) -> dict[str, float] | None:
 
 
 def largest_net_force(frames: Frames) -> dict[str, float] | None:
-    """The worst frame, its net force in eV/Å, and that as a share of what random errors would give.
+    """The worst frame, its net force in eV/Å, and the share of what random errors would give.
 
     The net force of any isolated system is zero.
     """
@@ -118,7 +118,7 @@ def step_share(frames: Frames) -> float | None:
 
 
 def n_duplicates(frames: Frames) -> int:
-    """Frames that repeat an earlier one exactly: same atoms, positions and cell."""
+    """How many frames repeat an earlier one exactly: same atoms, positions and cell."""
     first = frames.first.tolist()
     positions, cells = frames.positions + 0.0, frames.cell + 0.0  # −0 and 0 are the same place
     seen = {
@@ -129,7 +129,7 @@ def n_duplicates(frames: Frames) -> int:
 
 
 def shortest_distance(frames: Frames) -> float | None:
-    """In Å, with periodic images; None if no two atoms are in reach. Large sets are sampled."""
+    """In Å, periodic images included; None if no two atoms are in reach. Large sets are sampled."""
     periodic = frames.pbc.any(1)
     molecules = np.flatnonzero(~periodic & (frames.n_atoms > 1))
     sizes = frames.n_atoms[molecules]
@@ -199,10 +199,10 @@ def _range(values: Float[np.ndarray, "n"]) -> dict[str, float] | None:
 
 
 def _shortest_in_molecules(frames: Frames, group: np.ndarray) -> float:
-    """Of molecules with the same number of atoms, all at once."""
+    """In Å, over molecules with the same number of atoms, all at once."""
     n = int(frames.n_atoms[group[0]])
     positions = frames.positions[frames.first[group][:, None] + np.arange(n)]
-    steps = range(1, n // 2 + 1)  # each pair of atoms is some steps apart, going round
+    steps = range(1, n // 2 + 1)  # going around, each pair is some steps apart
     squares = (((positions - np.roll(positions, s, axis=1)) ** 2).sum(-1).min() for s in steps)
     return float(np.sqrt(min(squares)))
 

@@ -1,10 +1,10 @@
 """Do energies and forces belong together? ΔE against −½(F_i + F_j)·ΔR on near pairs of frames.
 
-Between two frames that are close, the trapezoid rule gives the energy difference up to third
-order in the step. So the slope of one against the other is 1 if sign and units are right, −1 if
-the sign is wrong, and a ratio of units if those are wrong. Both frames of a pair have the same
-atoms in the same order. Molecules are superimposed by the best rotation (Kabsch, Acta Cryst. A
-32, 922 (1976)), periodic frames of the same cell by the nearest image.
+Between two frames that are close, the trapezoid rule gives the energy difference with an error of
+third order in the step. So the slope of one against the other is 1 if sign and units are right, −1
+if the sign is wrong, and a ratio of units if the units are wrong. Both frames of a pair have the
+same atoms in the same order. Molecules are superimposed by the best rotation (Kabsch, Acta Cryst.
+A 32, 922 (1976)), periodic frames of the same cell by the nearest image.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from gradpot.data.frames import Frames
 from gradpot.geometry import full_cell, minimum_image, volume
 
 MAX_FRAMES = 1000
-"""per group of equal composition; beyond that a sample, evenly spaced: one second"""
+"""per group of frames with the same atoms; larger groups are sampled evenly: one second"""
 MAX_GROUPS = 100
 """the largest ones, which hold most of the pairs"""
 MAX_CELLS = 300
@@ -27,11 +27,11 @@ MAX_CELLS = 300
 DESCRIPTOR_SIZE = 300
 """distances between atoms that tell which frames are near each other"""
 MIN_STRAIN, MAX_STRAIN = 1e-3, 0.1
-"""below, energies differ by rounding; above, the trapezoid rule is wrong"""
+"""below, energies differ only by rounding; above, the trapezoid rule fails"""
 BOND = 2.5
-"""Å; how far strain moves neighbors: strain times this, to weigh it against displacements"""
+"""Å; strain times this is how far neighbors move, which is compared with displacements"""
 MIN_STEP = 1e-6
-"""Å; nearer frames are copies, which say nothing about forces"""
+"""Å; closer frames are copies, which say nothing about forces"""
 
 
 class Limits(NamedTuple):
@@ -52,16 +52,16 @@ class Limits(NamedTuple):
     unclear_if_doubtful: tuple[float, float] = (0.4, 2.5)
     """around the nearest mistakes, bohr for Å and rydberg for hartree (0.5 or 2)"""
     doubtful: float = 0.15
-    """a larger doubt may bend a slope of 1 as far as that"""
+    """with a larger doubt, a slope of 1 may appear anywhere in that range"""
     named: float = 0.1
-    """a mistake is named if it explains the slope within 10 % and half of the doubt"""
+    """a mistake is named if it explains the slope to within 10 % plus half of the doubt"""
 
 
 LIMITS = Limits()
 
 
 class Pairs(NamedTuple):
-    """Near pairs: what the energies say, what the forces say, and how far apart they are."""
+    """Near pairs of frames: what energies say, what forces say, and how far apart they are."""
 
     change: Float[np.ndarray, "n_pairs"]
     """E_j − E_i in eV"""
@@ -72,7 +72,7 @@ class Pairs(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """Slope of change against work, in favor of the nearest pairs."""
+    """Slope of change against work; the nearest pairs weigh most."""
 
     slope: float
     correlation: float
@@ -80,7 +80,7 @@ class Fit(NamedTuple):
     """half the range that holds the middle half of the slopes of single pairs"""
     n_pairs: int
     distance: float
-    """median over the pairs that count, in Å"""
+    """weighted median over the pairs, in Å"""
 
     @property
     def amount(self) -> str:
@@ -173,8 +173,8 @@ def near_pairs(frames: Frames) -> Pairs:
 def fit(pairs: Pairs) -> Fit | None:
     """Least absolute deviations through the origin, which outliers do not move; None if no pairs.
 
-    The error of the trapezoid grows with the third power of the distance. So beyond the nearest
-    tenth of the pairs, weights fall with the inverse square of that error.
+    The error of the trapezoid rule grows as the third power of the distance. So beyond the nearest
+    tenth of the pairs, weights fall as the inverse square of that error.
     """
     if pairs.change.size < 2 or not np.abs(pairs.work).any():
         return None

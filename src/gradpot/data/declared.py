@@ -15,7 +15,7 @@ FACTOR: dict[str, Callable[[str], float]] = {
 
 
 class Declared(NamedTuple):
-    """Unit names from one source: a file, a user or a convention; None if it states none."""
+    """Unit names from one source: a file, a user or a convention; None where it states none."""
 
     energy: str | None = None
     length: str | None = None

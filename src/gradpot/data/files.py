@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["StressLabel", "read", "read_structures", "require", "stress_label"]
 
 READERS = {".npz": read_npz, ".db": read_database}
-"""by the end of the file's name; ASE reads all others"""
+"""by the suffix of the file's name; ASE reads all others"""
 
 
 def read(
@@ -66,11 +66,11 @@ def read_structures(
 
     Args:
         path: the file.
-        length_unit: of the file; npz must state it unless it is given, other files default to Å.
-        index: which frames, as ASE writes it: ":", "::10", "0:500" ...
+        length_unit: of the file; an npz must state it unless it is given, other files are in Å.
+        index: which structures, as ASE writes it: ":", "::10", "0:500" ...
 
     Raises:
-        InputError: not a file of structures, or a bad index.
+        InputError: this is not a file of structures, or the index is bad.
     """
     from ase.io.formats import string2index
 
@@ -107,7 +107,7 @@ def require(
     """Check that the labels asked for exist; return a line for each that some frames lack.
 
     Raises:
-        InputError: a label that is asked for is in no frame.
+        InputError: no frame has a label that is asked for.
     """
     asked = {"energy": energy, "forces": forces, "stress": stress}
     lacking = {name: count for name, count in n_missing(frames).items() if asked[name]}

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 class Frames(NamedTuple):
-    """Structures one after the other; the atoms of all frames in one array.
+    """Labeled structures, one after the other; the atoms of all frames in one array.
 
-    Labels that the file does not have are NaN. Everything is float64: references are subtracted
-    from total energies later, and that needs all digits.
+    Labels that the file does not have are NaN. Everything is float64: reference energies
+    are subtracted from total energies later, and that needs all digits.
     """
 
     n_atoms: Int[np.ndarray, "n_frames"]
@@ -32,7 +32,7 @@ class Frames(NamedTuple):
 
     @property
     def first(self) -> Int[np.ndarray, "n_frames_plus_1"]:
-        """Index of the first atom of each frame, and at the end the number of atoms."""
+        """Index of the first atom of each frame, followed by the total number of atoms."""
         return np.concatenate([[0], np.cumsum(self.n_atoms)])
 
     def take(self, index: Int[np.ndarray, "n_taken"]) -> "Frames":
@@ -59,7 +59,7 @@ class Frames(NamedTuple):
 
     @property
     def n_compositions(self) -> int:
-        """How many different sum formulas there are."""
+        """How many different chemical formulas there are."""
         return np.unique(self.composition, axis=0).shape[0]
 
     def fingerprint(self) -> str:
@@ -70,7 +70,7 @@ class Frames(NamedTuple):
         return digest.hexdigest()
 
     def atoms(self, i: int) -> "Atoms":
-        """Frame `i` as an ASE structure, its labels in a `SinglePointCalculator`."""
+        """Frame `i` as an ASE structure with its labels in a `SinglePointCalculator`."""
         from ase import Atoms
         from ase.calculators.singlepoint import SinglePointCalculator
         from ase.stress import full_3x3_to_voigt_6_stress

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 METHODS = {"gfn2-xtb": "GFN2-xTB", "gfn1-xtb": "GFN1-xTB"}
 DECIMALS = 8
-"""of positions in extended XYZ, as ASE writes it"""
+"""of positions in the extended XYZ that ASE writes"""
 SAME_POSITION, SAME_CELL = 2 * 10.0**-DECIMALS, 1e-6
 """Å; a position may be rounded twice, and cells may come from a file with fewer digits"""
 
@@ -78,11 +78,11 @@ def label(
         structures: positions in Å; labels and constraints that they have are dropped.
         calculator: any ASE calculator.
         out: .xyz or .extxyz, in eV and Å; or .npz of the sGDML form, for structures that all have
-            the same atoms, written at the end from OUT.part.extxyz. If it holds frames of an
-            earlier run, the others are appended.
-        skip_failures: go on after a structure that the calculator cannot label, and list it in
+            the same atoms, written at the end from OUT.part.extxyz. If the file holds
+            frames of an earlier run, the remaining ones are appended.
+        skip_failures: continue after a structure that the calculator cannot label, and list it in
             OUT.skipped.json.
-        progress: show a progress bar with rate and time left on standard error.
+        progress: show a progress bar with the time left on standard error.
 
     Raises:
         InputError: the frames in `out` do not belong to these structures; or a structure failed
@@ -110,7 +110,7 @@ def label(
         for i in todo[n_found:]:
             try:
                 frame = labeled(structures[i], calculator)
-            except (RuntimeError, ArithmeticError, ValueError) as error:  # RuntimeError: ASE's
+            except (RuntimeError, ArithmeticError, ValueError) as error:  # ASE's: RuntimeError
                 reason = str(error).strip() or type(error).__name__
                 if not skip_failures:
                     raise InputError(
@@ -155,7 +155,7 @@ def labeled(atoms: "Atoms", calculator: "BaseCalculator") -> "Atoms":
 
 
 def method(calculator: "BaseCalculator") -> str:
-    """What a frame keeps of its calculator: the name, charge and multiplicity, no more."""
+    """What a frame keeps of its calculator: only the name, charge and multiplicity."""
     options = getattr(calculator, "parameters", {})
     name = options.get("method") or type(calculator).__name__
     known = [key for key in ("charge", "multiplicity") if options.get(key) is not None]
@@ -198,7 +198,7 @@ def _frames_file(out: Path, structures: list["Atoms"]) -> Path:
     if out.suffix in (".xyz", ".extxyz"):
         return out
     if out.suffix != ".npz":
-        raise InputError(f"cannot write {out}; its name has to end in .extxyz, .xyz or .npz")
+        raise InputError(f"cannot write {out}; its name must end in .extxyz, .xyz or .npz")
     if out.exists():
         raise InputError(f"{out} exists already; to label again, delete it")
     for i, atoms in enumerate(structures):
@@ -251,9 +251,9 @@ def _check_found(path: Path, structures: list["Atoms"], name: str) -> int:
 
 
 def _begins(written: list[str], atoms: "Atoms") -> bool:
-    """Whether lines are the first of a frame of these atoms; the last line may be unfinished.
+    """Whether `written` begins a frame of these atoms; its last line may be unfinished.
 
-    The labels at the end of each line are not compared, nor is the second line, a comment.
+    Neither the labels at the end of each line nor the second line, a comment, is compared.
     """
     import ase.io
 

@@ -1,4 +1,4 @@
-"""npz files in the three forms that are in use: sGDML (MD17), rMD17 and PhysNet.
+"""npz files in the three forms in common use: sGDML (MD17), rMD17 and PhysNet.
 
 Nothing is unpickled. There is no Python loop over frames: one mask removes the padding.
 """
@@ -77,7 +77,7 @@ class Arrays:
             ) from None
 
     def numbers(self, key: str, *shapes: tuple[int, ...]) -> np.ndarray:
-        """An array of numbers; if shapes are given, in one of them."""
+        """An array of numbers, which must have one of the shapes if any are given."""
         array = self[key]
         if array.dtype.kind not in "fiub":
             raise InputError(f"{self.path}: {key} has type {array.dtype} but must be numbers")
@@ -90,7 +90,7 @@ class Arrays:
         return array
 
     def text(self, key: str) -> str | None:
-        """A string, also one stored as bytes; None if it is absent or empty.
+        """A string, which may be stored as bytes; None if it is absent or empty.
 
         Raises:
             InputError: the array is not one string.
@@ -160,7 +160,7 @@ def read_npz(path: Path) -> Raw:
 
 
 def _cell(arrays: Arrays, n_frames: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Cells [n_frames, 3, 3] with lattice vectors in rows, and a notice.
+    """Cells [n_frames, 3, 3] with lattice vectors in rows, and notices.
 
     sGDML defines the columns of `lattice` as the lattice vectors (its source: "3 x 3 matrix
     containing lattice vectors as columns"), so that one is transposed.

@@ -18,11 +18,12 @@ from gradpot.errors import InputError
 from gradpot.geometry import MAX_Z, volume
 
 SHORTEST_VECTOR = 0.01
-"""Å; a shorter lattice vector is none, or is written in another unit"""
+"""Å; a shorter lattice vector is missing, or written in another unit"""
 FLATTEST_CELL = 1e-6
-"""volume of the cell of unit vectors; real cells have 0.1 or more, rounding errors give 1e-7"""
+"""volume of a cell with lattice vectors scaled to length 1; real cells have 0.1 or more, rounding
+errors give 1e-7"""
 COARSE_STEP = 1e-5
-"""eV; coarser energies limit the accuracy of a good model, some 1e-4 eV"""
+"""eV; steps this coarse limit the accuracy of a good model, which is some 1e-4 eV"""
 
 
 class Raw(NamedTuple):
@@ -40,7 +41,7 @@ class Raw(NamedTuple):
     keys: Collection[str]
     """names of all fields of the file"""
     field: Callable[[str], np.ndarray]
-    """one row of numbers per frame by the name of the field; NaN where a frame lacks it"""
+    """from the name of a field to one row of numbers per frame; NaN where a frame lacks it"""
     units: Declared = Declared()
     """what the file states"""
     default: Declared = Declared()
@@ -58,7 +59,7 @@ def to_frames(path: Path, raw: Raw, user: Declared, stress: StressLabel | None =
     Args:
         path: of the file, for messages.
         raw: what its reader found.
-        user: units that the user gives.
+        user: units that the user states.
         stress: how stress is written; None leaves it unread unless the reader knows.
 
     Raises:
@@ -117,11 +118,11 @@ def check(path: Path, raw: Raw) -> None:
     missing = "; write NaN for a missing label, or leave it out"
     of_frame: dict[str, Any] = {
         "has no atoms; remove it": raw.n_atoms == 0,
-        "has a cell that is not finite; remove it": ~np.isfinite(raw.cell).all((1, 2)),
+        "has a cell that is not finite; remove the frame": ~np.isfinite(raw.cell).all((1, 2)),
     }
     of_atom: dict[str, Any] = {
-        f"has an atom of number {found}; expected a whole number, 1 to {MAX_Z}": wrong,
-        "has positions that are not finite; remove it": ~np.isfinite(raw.positions).all(1),
+        f"has an atom with atomic number {found}; expected a whole number, 1 to {MAX_Z}": wrong,
+        "has positions that are not finite; remove the frame": ~np.isfinite(raw.positions).all(1),
     }
     if raw.energy is not None:
         of_frame[f"has an infinite energy{missing}"] = np.isinf(raw.energy)
@@ -138,10 +139,10 @@ def check_cells(path: Path, frames: Frames) -> None:
     length = np.linalg.norm(frames.cell, axis=2)
     short = frames.pbc & (length < SHORTEST_VECTOR)
     unit = frames.cell / np.where(frames.pbc & ~short, length, 1.0)[:, :, None]
-    # zero rows of axes that are not periodic become unit vectors across the others
+    # zero rows of axes that are not periodic become unit vectors normal to the others
     gram = unit @ unit.transpose(0, 2, 1) + np.eye(3) * ~frames.pbc[:, None, :]
     flat = np.linalg.det(gram) < FLATTEST_CELL**2
-    short_axis = "is periodic along an axis without a cell vector"
+    short_axis = "is periodic along an axis without a lattice vector"
     _refuse(path, {short_axis: short.any(1), "has a cell without volume": flat})
 
 

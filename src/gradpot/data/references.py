@@ -1,6 +1,6 @@
-"""Atom energies and scales: what is subtracted from the labels before a network sees them.
+"""Reference energies and scale: what labels are shifted and divided by before training.
 
-All in float64: at an aspirin energy of −17,600 eV, neighboring float32 numbers are 2 meV apart.
+All is in float64: at −17,600 eV, the energy of aspirin, float32 numbers are 2 meV apart.
 """
 
 from collections.abc import Callable
@@ -19,11 +19,11 @@ class Rescaling(NamedTuple):
 
     mode: str
     references: dict[int, float]
-    """eV, for every element of the training set"""
+    """eV, for every element of the data"""
     scale: float
-    """eV: unit of the network's energy, and of the energy residual"""
+    """eV; the unit of the network's energy, and of the energy residual"""
     length: float
-    """Å: scale/length is the unit of the force residual"""
+    """Å; scale/length is the unit of the force residual"""
 
     def __str__(self) -> str:
         from ase.data import chemical_symbols
@@ -42,11 +42,11 @@ def rescaling(
 
     Args:
         mode: see `MODES`.
-        references: atom energies in eV, to be subtracted first.
-        constant: the energy in eV of mode `constant`.
+        references: energies in eV by atomic number, which are subtracted first.
+        constant: the energy in eV, for mode `constant`.
 
     Raises:
-        InputError: the mode is unknown, or needs a constant or labels that are not there.
+        InputError: the mode is unknown, or needs a constant or labels that are missing.
     """
     if mode not in MODES:
         raise unknown("rescale.mode", mode, MODES)
@@ -56,7 +56,7 @@ def rescaling(
 def divide_by_constant(
     frames: Frames, references: dict[int, float], constant: float | None
 ) -> tuple[float, float]:
-    """A given energy, by which energies and forces are divided (label rescaling, 2310.01649).
+    """A given energy, by which energies and forces are divided (arXiv 2310.01649).
 
     Raises:
         InputError: it is missing or not positive.
@@ -69,7 +69,7 @@ def divide_by_constant(
 def unit_variance(frames: Frames, references: dict[int, float], *_: object) -> tuple[float, float]:
     """σ_E and σ_E/σ_F, so that energy and force residuals both have unit variance.
 
-    Energies count without their references and their mean.
+    References and mean are subtracted from the energies first.
 
     Raises:
         InputError: no frame has energies, or none has forces.
@@ -87,7 +87,7 @@ MODES: dict[str, Callable[[Frames, dict[int, float], float | None], tuple[float,
     "forces": lambda frames, *_: (_rms(frames.forces, "forces"), 1.0),
     "natural": unit_variance,
 }
-"""scale in eV and length in Å by `rescale.mode`; none and offset differ in their references"""
+"""scale in eV and length in Å, by `rescale.mode`; none and offset differ in their references"""
 
 
 def _rms(values: np.ndarray, what: str) -> float:
@@ -103,7 +103,7 @@ def _rms(values: np.ndarray, what: str) -> float:
 
 
 def least_squares(frames: Frames) -> dict[int, float]:
-    """Atom energies (eV) that fit the energies best; the smallest, if many do.
+    """Reference energies (eV) that fit the labels best; the smallest ones, if many do.
 
     A set of one composition fixes only their sum. They are then not atom energies in the chemist's
     sense, but they remove the offset all the same. Without energies, all of them are 0.
@@ -128,7 +128,7 @@ def isolated(frames: Frames, elements: np.ndarray) -> dict[int, float]:
 
 
 def given(energies: dict[str, float], elements: np.ndarray) -> dict[int, float]:
-    """Atom energies (eV) by chemical symbol, for the elements of the data.
+    """Reference energies (eV) from those by chemical symbol, for the elements of the data.
 
     Raises:
         InputError: a symbol is not an element, or an element is missing.
@@ -143,7 +143,7 @@ def given(energies: dict[str, float], elements: np.ndarray) -> dict[int, float]:
 
 
 def _complete(found: dict[int, float], elements: np.ndarray, why: str) -> dict[int, float]:
-    """The energies found, for the elements of the data alone and in their order.
+    """The energies found, only for the elements of the data and in their order.
 
     Raises:
         InputError: an element has none; `why` says where it was looked for.

@@ -22,8 +22,8 @@ def read(
     these contradict each other, that is an error.
 
     Raises:
-        InputError: neither a file nor a name, a file that cannot be read, or units that nobody
-            states.
+        InputError: the source is neither a file nor a name, the file cannot be read, or nobody
+            states its units.
     """
     path, known = locate(source)
     given = {"energy": energy_unit, "length": length_unit, "force": force_unit}

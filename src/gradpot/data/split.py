@@ -31,7 +31,7 @@ def split(
     Args:
         how: "random"; "block" for trajectories, whose consecutive frames are nearly equal (the
             first frames train, the next validate, the last test); or a JSON file with lists of
-            indices "train", "valid" and, if not all others are meant, "test".
+            indices "train", "valid" and, unless it is all the others, "test".
         n_train: 80 % unless given.
         n_valid: 10 % unless given, or a tenth of `n_train` if that is given.
         n_test: keep only this many of the test frames, evenly spaced.
@@ -74,7 +74,7 @@ def read_split(path: Path, n_frames: int) -> Split:
     """Read a split of `n_frames` frames from a JSON file.
 
     Raises:
-        InputError: it is not such a file, or names frames that do not exist, or one frame twice.
+        InputError: it is not such a file, names frames that do not exist, or names one twice.
     """
     if not path.is_file():
         raise InputError(f"data.split is {str(path)!r}; expected random, block or a JSON file")

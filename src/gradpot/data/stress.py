@@ -3,8 +3,8 @@
 They are the key, the unit, the order of the components and the sign. gradpot guesses none of them:
 programs differ in all four, and a wrong sign trains a model that expands where it should shrink.
 
-Virials are stresses times the volume. GAP, ACE and MACE files hold the virial −V·stress in eV,
-that is `unit="eV", sign="compression"`.
+A virial is a stress times the volume. GAP, ACE and MACE files hold the virial −V·stress in eV:
+`unit="eV", sign="compression"`.
 """
 
 from typing import NamedTuple
@@ -40,10 +40,10 @@ class StressLabel(NamedTuple):
 def stress_label(
     key: str | None, unit: str | None, order: str | None, sign: str | None
 ) -> StressLabel | None:
-    """A label from options; None if none is given.
+    """A label from options; None if no option is given.
 
     Raises:
-        InputError: only some are given, or one is unknown.
+        InputError: only some are given, or a value is unknown.
     """
     label = StressLabel(key, unit, order, sign)  # type: ignore[arg-type]
     if label == (None,) * 4:
@@ -77,12 +77,12 @@ def to_stress(
 
     Args:
         path: of the file, for messages.
-        values: [n_frames, 6], [n_frames, 9] or [n_frames, 3, 3], as the label says.
+        values: [n_frames, 6], [n_frames, 9] or [n_frames, 3, 3], depending on the label's order.
         label: how to read them.
         volume: of each cell in Å³; if it is 0, there is no cell, and the stress is NaN.
 
     Raises:
-        InputError: the shape is not the one that the label says, or a number is infinite.
+        InputError: the shape does not fit the label's order, or a number is infinite.
     """
     check(label)
     n_frames, size = volume.shape[0], 9 if label.order == "matrix" else 6

@@ -50,9 +50,11 @@ def dataset(
     dtype: torch.dtype = torch.float32,
     triplets: bool = False,
 ) -> Dataset:
-    """Build every graph with `cutoff` Å; subtract atom `references` (eV) in float64.
+    """Build all graphs; subtract the reference energies in float64.
 
     Args:
+        cutoff: in Å.
+        references: energies in eV by atomic number.
         triplets: whether `batch` finds triplets, for a model with `uses_triplets`.
     """
     owner, pair_index, shifts = pairs(frames, cutoff)
@@ -74,7 +76,7 @@ def dataset(
 
 
 def batch(data: Dataset, index: Int[Tensor, "n_graphs"]) -> Batch:
-    """The frames at `index` as one graph, in this order; energies have the type of the forces."""
+    """The frames at `index` as one graph, in this order; energies have the dtype of the forces."""
     atoms, n_atoms = _rows(data.first_atom, index)
     pair_rows, n_pairs = _rows(data.first_pair, index)
     start = n_atoms.cumsum(0) - n_atoms
@@ -126,7 +128,7 @@ def random_rotations(n: int, seed: Sequence[int]) -> Float[Tensor, "n 3 3"]:
 
 
 def _rows(first: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of the frames at `index`, one frame after the other, and the number of each frame."""
+    """Rows of the frames at `index`, one frame after the other, and how many each frame has."""
     begin = first[index]
     count = first[index + 1] - begin
     shift = (begin - count.cumsum(0) + count).repeat_interleave(count)

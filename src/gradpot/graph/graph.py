@@ -34,9 +34,9 @@ class Graph(NamedTuple):
     batch: Int[Tensor, "n_atoms"]
     """which structure each atom belongs to"""
     cell: Float[Tensor, "n_graphs 3 3"]
-    """rows are lattice vectors in Å; zeros where a structure is not periodic"""
+    """rows are lattice vectors in Å; zero rows for axes that are not periodic"""
     triplets: Int[Tensor, "2 n_triplets"] | None = None
-    """two different edges of one center, as rows of `edge_vec`, each two once; only for models that
+    """pairs of edges that share a center, as rows of `edge_vec`, each once; only for models that
     use angles (`with_triplets`)"""
 
     @property
@@ -91,7 +91,7 @@ def join(graphs: Sequence[Graph]) -> Graph:
 def with_triplets(graph: Graph) -> Graph:
     """The same graph with its triplets, which are found unless the graph has them.
 
-    Models that use angles call it first, so that graphs without triplets work too; data sets and
+    Models that use angles call this first, so that graphs without triplets work too; data sets and
     the calculator find triplets once and reuse them.
     """
     if graph.triplets is not None:
@@ -100,9 +100,9 @@ def with_triplets(graph: Graph) -> Graph:
 
 
 def find_triplets(center: Int[Tensor, "n_edges"], n_atoms: int) -> Int[Tensor, "2 n_triplets"]:
-    """Every two edges that share a center, as rows of `edge_vec`, each two once.
+    """All pairs of edges that share a center, as rows of `edge_vec`, each pair once.
 
-    An atom with two images of another atom, or of itself, is a triplet like any other: the edges
+    An atom and two images of another atom, or of itself, are a triplet like any other: the edges
     are different.
     """
     order = center.argsort(stable=True)

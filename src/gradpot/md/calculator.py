@@ -48,9 +48,9 @@ class Calculator(AseCalculator):
         skin: in Å, see `VerletList`; 0 searches for neighbors whenever atoms move.
         threads: of torch, during a call; None is one thread below 100 atoms, where more threads
             mostly wait for one another, and torch's own number above.
-        compile: True runs compiled machine code and compiles it if needed, once for the same
-            weights, with a C++ compiler in a minute or two. "auto" uses what is already
-            compiled, beside the file of the potential or in the cache. False uses none.
+        compile: True runs compiled machine code; compiling, once for the same weights, needs a
+            C++ compiler and a minute or two. "auto" uses what is already compiled, beside the
+            file of the potential or in the cache. False uses none.
 
     Raises:
         InputError: contradictory options, and see `export`; at a call, elements unknown to the
@@ -102,7 +102,7 @@ class Calculator(AseCalculator):
             raise InputError("this calculator has no atoms yet; call calculate(atoms)")
         self.results = {}
         if self._seen is not None and set(_changes(self._seen, atoms)) <= {"positions"}:
-            self.atoms = self._seen  # moving the last copy is faster than another one
+            self.atoms = self._seen  # moving the last copy is faster than a new one
             self.atoms.positions[:] = atoms.positions
         else:
             self.atoms = atoms.copy()
@@ -203,7 +203,7 @@ def _own_potential(
 
 @contextmanager
 def _threads(n: int | None) -> Iterator[None]:
-    """Let torch use `n` threads meanwhile; None changes nothing."""
+    """Let torch use `n` threads in the block; None changes nothing."""
     before = torch.get_num_threads()
     if n is None or n == before:
         yield

@@ -73,7 +73,7 @@ class Limits:
 
 
 def too_close(atoms: Atoms) -> str | None:
-    """The closest pair nearer than half the sum of its covalent radii, or None."""
+    """The worst pair closer than half the sum of its covalent radii, in words, or None."""
     (i, j), distances, limits = _contacts(atoms, TOO_CLOSE)
     if not distances.size:
         return None

@@ -49,7 +49,7 @@ def run(
         settings: already validated.
         folder: created if needed; must not hold a run.
         on_step: called after every step, with its number and its values for the log.
-        stop: called after every step; a number other than 0 (of a signal) ends the run.
+        stop: called after every step; a result other than 0 (a signal's number) ends the run.
 
     Raises:
         InputError: the structure, the calculator or the folder cannot be used; nothing was
@@ -139,7 +139,7 @@ class Record(ExitStack):
         super().__init__()
         self.log_every = settings.steps(settings.log_every_fs)
         self.save_every = settings.steps(settings.save_every_fs)
-        # buffering=1: whatever holds a line end is flushed when it is written
+        # buffering=1: text is flushed as soon as it contains a line end
         self._trajectory = self.enter_context(open(folder / TRAJECTORY, "x", buffering=1))  # noqa: SIM115
         self._log = self.enter_context(open(folder / LOG, "x", buffering=1))  # noqa: SIM115
         self._log.write(",".join(columns(settings.ensemble)) + "\n")

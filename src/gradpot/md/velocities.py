@@ -1,7 +1,7 @@
 """Initial velocities, and the number of degrees of freedom that carry them.
 
-Without a thermostat, a molecule that neither drifts nor rotates keeps doing so. It has 3N − 6
-degrees of freedom, and its temperature is 2 E_kin / (3N − 6) k. A thermostat that acts on every
+Without a thermostat, a molecule that neither drifts nor rotates never begins to. It has 3N − 6
+degrees of freedom, and its temperature is 2 E_kin / ((3N − 6) k). A thermostat that acts on every
 atom heats all 3N.
 """
 
@@ -9,7 +9,7 @@ import numpy as np
 from ase import Atoms, units
 from jaxtyping import Float
 
-# the share of Σp² in drift and rotation that counts as none: far above rounding, 1e-30
+# a share of Σp² in drift and rotation that counts as none: far above rounding, 1e-30
 AT_REST = 1e-9
 # moments of inertia that count as zero, as for the axis of a linear molecule: in u Å² for the
 # rank, and relative to the largest for the inverse
@@ -17,7 +17,7 @@ NO_INERTIA, NO_INERTIA_RELATIVE = 1e-6, 1e-9
 
 
 def thermalize(atoms: Atoms, temperature_K: float, ensemble: str, rng: np.random.Generator) -> None:
-    """Draw momenta at exactly this temperature, without drift and, for molecules, rotation.
+    """Draw momenta at exactly this temperature, without drift or, for molecules, rotation.
 
     ASE's `ZeroRotation` divides by zero for linear molecules, and its temperature counts the
     motions that were removed.

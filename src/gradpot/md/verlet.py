@@ -1,4 +1,4 @@
-"""`VerletList`: pairs within a cutoff that are searched only when atoms have moved enough."""
+"""`VerletList`: pairs within a cutoff, searched for only when atoms have moved enough."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -8,15 +8,15 @@ from gradpot.geometry import ALL_PAIRS_BELOW, neighbor_list
 
 
 class VerletList:
-    """Pairs within `cutoff`, searched within `cutoff + skin` and kept while they are complete.
+    """Pairs within `cutoff`, searched for within `cutoff + skin` and kept while they are complete.
 
     A pair that was farther apart than cutoff + skin is still beyond the cutoff if neither atom
     has moved by more than half the skin. An atom that is wrapped back into the cell has moved by
-    a lattice vector, so the pairs are searched again. Small molecules keep all their pairs.
+    a lattice vector, so the pairs are searched for again. Small molecules keep all their pairs.
 
     Args:
         cutoff: in Å.
-        skin: in Å; changes how often pairs are searched, never which are found.
+        skin: in Å; changes how often pairs are searched for, never which are found.
 
     Raises:
         InputError: by `pairs`, if two atoms are at the same place.

@@ -29,8 +29,8 @@ MODELS: dict[str, type[Model]] = {
     "dimenet++": DimeNetPlusPlus,
     "gemnet-dt": GemNetDT,
 }
-# networks of other packages: the file that imports the package, which is also the name of the
-# extra, and the class
+# networks of other packages: the file of `external`, whose name is also that of the extra, and the
+# class in it
 EXTERNAL = {
     "pyg/schnet": ("pyg", "SchNet"),
     "pyg/dimenet++": ("pyg", "DimeNetPlusPlus"),
@@ -47,7 +47,7 @@ NAMES = {
 # readouts halve the width; Gaussians are cutoff/(n_radial − 1) apart
 SMALLEST = {"width": 2, "n_radial": 2}
 KINDS = {int: "a whole number", float: "a number", str: "a name"}
-# what a model was, when it was saved before the argument existed
+# values of arguments for models that were saved before the arguments existed
 IMPLIED = {"painn": {"vector_norm": "published"}}
 
 
@@ -56,7 +56,7 @@ def build(name: str, **arguments: object) -> Model:
 
     Args:
         name: one of `MODELS` or of `EXTERNAL`.
-        arguments: of its class; the others take the defaults of the class.
+        arguments: of its class; the others have the defaults of the class.
 
     Raises:
         InputError: the model, one of its arguments or a value is unknown, or the package that the

@@ -23,17 +23,17 @@ class Model(nn.Module, ABC):
       the same in both directions, such as a filter of the distance, is computed once per pair.
     - A message must vanish at the cutoff together with its derivative (`nn.radial.envelope`).
     - Energies are dimensionless. `Potential` multiplies them by its scale in eV and adds the
-      energies of isolated atoms.
+      reference energies of the elements.
     - Do not read a tensor's values in Python, branch on a size or call `len` on a tensor: training
       steps and potentials are traced with open sizes. Use `x.shape[0]`.
     - The energy must be twice differentiable wherever atoms may sit. √(v·v) is not where v
       vanishes, which happens at every site of high symmetry; see `PaiNN`.
 
-    `gradpot.testing.check_model` tests all of this. The class attributes below describe what is
-    not the rule; override them in the class, or in the constructor where they depend on arguments.
+    `gradpot.testing.check_model` tests all of this. The class attributes below describe
+    exceptions; override them in the class, or in the constructor where they depend on arguments.
 
     Args:
-        cutoff: Å; the graphs that the model gets contain all pairs that are closer.
+        cutoff: in Å; the graphs that the model gets contain all pairs that are closer.
     """
 
     cutoff: float
@@ -52,7 +52,7 @@ class Model(nn.Module, ABC):
     slow_to_compile: bool = False
     """whether `train.compile=auto` should leave the model alone"""
     adam_rate: float = 5e-3
-    """Adam's default learning rate at a width of 64"""
+    """default learning rate of Adam and AdamW up to a width of 64"""
     spec: dict[str, Any] | None = None
     """name and arguments, set by `gradpot.build`; only models that have it can be saved"""
 
@@ -62,4 +62,4 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, graph: Graph) -> Float[Tensor, "n_atoms"] | tuple[Tensor, Tensor]:
-        """Energy of each atom, in the model's own unit; with `direct` also forces in it per Å."""
+        """Energy of each atom, in the model's own unit; with `direct`, also forces, per Å."""

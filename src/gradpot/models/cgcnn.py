@@ -1,8 +1,8 @@
 """CGCNN: gated convolutions (Xie and Grossman, PRL 120, 145301, 2018; arXiv 1710.10324).
 
 Departures: the energies of atoms are added, where the paper averages the features of atoms. All
-neighbors within the cutoff count, where the paper takes the twelve nearest. A message goes to zero
-at the cutoff, where in the paper it jumps, and energy and forces with it.
+neighbors within the cutoff count, where the paper uses the twelve nearest. A message goes to zero
+at the cutoff; in the paper it jumps, and energy and forces with it.
 """
 
 from collections.abc import Sequence

@@ -3,7 +3,7 @@
 An edge from center i to neighbor j carries the message j → i. The messages k → j change it, by a
 filter of the distance of k and j and of the angle by which k → j → i bends.
 
-Names of parameters ("turns", "turn") are those of saved models and cannot be better ones.
+The parameters "turns" and "turn" keep these names because saved models have them.
 """
 
 from collections.abc import Sequence
@@ -185,7 +185,7 @@ class Filters(nn.Module):
 class FirstMessage(nn.Module):
     """From two elements and a distance; arXiv 2003.03123, section 5, embedding block.
 
-    The linear maps of an atom are done per atom, those of a distance per pair.
+    The linear maps of an atom are computed per atom, those of a distance per pair.
     """
 
     def __init__(self, width: int, activation: Activation):
@@ -208,7 +208,7 @@ class FirstMessage(nn.Module):
 
 
 class Residual(nn.Module):
-    """x + φ(W φ(W x))."""
+    """x + φ(W₂ φ(W₁ x))."""
 
     def __init__(self, width: int, activation: Activation):
         super().__init__()
@@ -272,7 +272,7 @@ class Outputs(Stack):
         self.up = stacked(n_blocks, n_in, n_up)
         self.hidden = nn.ParameterList(stacked(n_blocks, *pair) for pair in pairwise(sizes[1:]))
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(n_blocks, 1, n)) for n in hidden)
-        # published with zeros, so that there are no forces at first; these match the labels' size
+        # the published zeros give no forces at first; forces from these are of the size of labels
         self.last = stacked(n_blocks, sizes[-1], 1, 0.1 * gain(activation))
         self.activation = deepcopy(activation)
 
@@ -283,7 +283,7 @@ class Outputs(Stack):
         return (x @ self.last).sum(0).squeeze(-1)
 
     def bound_moments(self, x: Float[Tensor, "n_blocks n_atoms width"], limit: float) -> None:
-        """Each block by itself, while biases are zero."""
+        """Treat each block by itself; the biases must still be zero."""
         for weight in (self.up, *self.hidden):
             x = x @ weight
             size = (x.square().mean((1, 2), keepdim=True).sqrt() / limit).clamp(min=1.0)

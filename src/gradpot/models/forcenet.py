@@ -5,9 +5,9 @@ rotated at random. As published it predicts forces directly; here they are the g
 energy unless `forces="direct"`.
 
 Departures: the radial functions of an edge are Bessel functions, where the paper uses sines of the
-distance and of the distance less the atoms' radii. Each element has a trained embedding, where the
-paper maps nine of its properties. A message goes to zero at the cutoff with two derivatives, where
-the paper's jumps. An atom without neighbors has no force.
+distance and of the distance minus the radii of the atoms. Each element has a trained embedding,
+where the paper maps nine of its properties. A message goes to zero at the cutoff with two
+derivatives; in the paper it jumps. An atom without neighbors has no force.
 """
 
 from copy import deepcopy
@@ -74,7 +74,7 @@ class ForceNet(Model):
             self.forces = Update(width, 3, phi, norm)
 
     def forward(self, graph: Graph) -> Tensor | tuple[Tensor, Tensor]:
-        """Atom energies [n_atoms]; with direct forces also these, [n_atoms, 3]."""
+        """Atom energies [n_atoms]; with direct forces, also the forces [n_atoms, 3]."""
         r = graph.pair_vec.norm(dim=-1)  # [n_pairs]
         cutoff = envelope(r, self.cutoff)  # [n_pairs, 1]
         h = self.embedding(graph.numbers)  # [n_atoms, width]
@@ -107,7 +107,7 @@ class Interaction(nn.Module):
     """Conditional filter convolution: m_t = μ ⊙ f(h_t) + Σ_s F(e_st, h_s, h_t) ⊙ f(h_s), updated.
 
     The first layer of the filter network F is linear in the edge and in both atoms. The products
-    with atoms are done per atom.
+    with atoms are computed per atom.
     """
 
     def __init__(self, width: int, activation: Activation, norm: str):

@@ -83,7 +83,7 @@ class GemNetDT(Model):
         )
 
     def forward(self, graph: Graph) -> Tensor | tuple[Tensor, Tensor]:
-        """Atom energies [n_atoms]; with direct forces also these, [n_atoms, 3]."""
+        """Atom energies [n_atoms]; with direct forces, also the forces [n_atoms, 3]."""
         graph = with_triplets(graph)
         center, neighbor = graph.edge_index
         r = graph.pair_vec.norm(dim=-1)  # [n_pairs]

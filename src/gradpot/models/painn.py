@@ -47,7 +47,7 @@ class PaiNN(Model):
         width: scalar features of an atom, and as many vectors.
         n_layers: message and update blocks.
         n_radial: Bessel functions; published with 20. Fewer make smoother filters: with 950 frames
-            of ethanol, 8 leave a third less force error than 20, which overfit.
+            of ethanol, force errors are a third smaller with 8 than with 20, which overfit.
         activation: see `nn.activations.activation`; published with `silu`.
         filter: "mlp" as published (one linear layer, equation 3), or "spline" for the same filter
             interpolated (`nn.radial`).

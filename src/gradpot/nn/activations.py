@@ -47,7 +47,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "squared_relu": squared_relu,
     "relu": torch.relu,
 }
-# made with a number, as in "tent(3)", or without; every call makes a new one
+# made with a number, as in "tent(3)", or without one; every call makes a new activation
 FAMILIES: dict[str, Callable[..., Activation]] = {
     "leaky_irelu": leaky_irelu,
     "ielu": ielu,

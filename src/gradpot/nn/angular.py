@@ -14,7 +14,7 @@ from torch import Tensor, nn
 # the interval of the Chebyshev polynomials extends beyond [0, 1] by this much on both sides: at
 # its ends the derivative of arccos is infinite
 MARGIN = 0.01
-# functions of `spherical_harmonics`
+# numbers of functions of `spherical_harmonics`
 N_EVEN, N_ODD = 6, 3
 
 
@@ -80,7 +80,7 @@ def bessel_zeros(n_spherical: int, n_radial: int) -> Float[np.ndarray, "n_spheri
 def zonal_harmonics(cosine: Float[Tensor, "n"], n_spherical: int) -> Float[Tensor, "n n_spherical"]:
     """Spherical harmonics Y_l0 = √((2l+1)/4π) P_l for l = 0 … `n_spherical` − 1.
 
-    Legendre polynomials by (l+1) P_{l+1} = (2l+1) x P_l − l P_{l−1}.
+    The Legendre polynomials follow from (l+1) P_{l+1} = (2l+1) x P_l − l P_{l−1}.
     """
     legendre = [torch.ones_like(cosine), cosine]
     for n in range(1, n_spherical - 1):
@@ -97,7 +97,7 @@ def spherical_harmonics(
 ) -> tuple[Float[Tensor, "n 6"], Float[Tensor, "n 3"]]:
     """Real spherical harmonics: those of degrees 0 and 2, and those of degree 1.
 
-    The first are even, the last change sign with the direction. Each has a mean square of 1 over
+    The first are even; the last change sign with the direction. Each has a mean square of 1 over
     the sphere, 4π times the usual.
 
     Args:

@@ -1,7 +1,7 @@
 """Linear layers and MLPs, whose initialization knows the activation and the depth.
 
 Weights are drawn after Glorot and Bengio (2010), as in the published networks, times the gain of
-the activation before the layer. The second moment of the signal then stays the same behind any
+the activation before the layer. The second moment of the signal then stays the same after any
 activation.
 """
 
@@ -58,7 +58,7 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList(
             linear(n_in, n_out, g) for (n_in, n_out), g in zip(pairwise(sizes), gains, strict=True)
         )
-        # an activation with parameters has its own in every place
+        # an activation with parameters has its own copy in every place
         own: list = [deepcopy(activation) for _ in sizes[2:]]
         self.activations = nn.ModuleList(own) if isinstance(activation, nn.Module) else own
 
@@ -73,12 +73,12 @@ class Stack(nn.Module, ABC):
 
     @abstractmethod
     def bound_moments(self, x: Tensor, limit: float) -> None:
-        """Divide its weights in place: for this input no product has an rms above `limit`."""
+        """Divide weights in place so that, for this input, no product has an rms above `limit`."""
 
 
 @torch.no_grad()
 def bound_moments(network: nn.Module, *inputs: object, limit: float = 1.0) -> None:
-    """Divide weights in place: for these inputs, no layer's output has an rms above `limit`.
+    """Divide weights in place so that, for these inputs, no output has an rms above `limit`.
 
     All layers are treated in one pass, in the order in which `forward` reaches them, as in
     `unit_moments`. This is for networks that stack quadratic activations without skip connections:
@@ -117,10 +117,10 @@ def bound_moments(network: nn.Module, *inputs: object, limit: float = 1.0) -> No
 def unit_moments(
     network: MLP | nn.Linear, x: Float[Tensor, "n n_in"], scale: float = 1.0
 ) -> MLP | nn.Linear:
-    """Scale weights in place, layer by layer: for these inputs, outputs have unit second moment.
+    """Scale weights in place so that, for these inputs, each layer has unit second moment.
 
-    As in Mishkin and Matas (arXiv 1511.06422). For inputs whose moments are known and far from
-    one, such as radial bases, where the gain alone does not help.
+    As in Mishkin and Matas (arXiv 1511.06422). Use this for inputs whose moments are known and far
+    from one, such as radial bases, where the gain alone does not help.
 
     Args:
         scale: rms of the last layer's outputs.

@@ -2,7 +2,7 @@
 
 The backward pass of a network is a network with activation φ′ (arXiv 2310.01649, section 3). Here a
 continuous φ′ is chosen, and φ is its exact integral. PyTorch has one kernel for most of these φ′
-and one for the derivative, so backward and double backward need only those and a product. All can
+and one for its derivative, so backward and double backward need only those and a product. All can
 be differentiated any number of times, and traced.
 """
 
@@ -53,7 +53,7 @@ IRELU = Primitive(lambda x: half_square(torch.relu(x)), torch.relu)
 def irelu(x: Tensor) -> Tensor:
     """Integrated ReLU, φ(x) = ½·max(0, x)² (arXiv 2310.01649, section 3).
 
-    φ′ = ReLU and φ″ is a step: forces are continuous and have kinks, force constants jump where
+    φ′ = ReLU and φ″ is a step: forces are continuous with kinks, and force constants jump where
     an input crosses 0. φ‴ vanishes everywhere else.
     """
     return Integral.apply(x, IRELU)  # type: ignore[return-value]
@@ -106,8 +106,8 @@ def capped_irelu(c: float = 2.0) -> Callable[[Tensor], Tensor]:
 def tent(c: float = 2.0) -> Callable[[Tensor], Tensor]:
     """φ″ = max(0, 1 − |x|/c)/c: ReLU with its corner rounded from −c to c, C².
 
-    φ″ has area 1, so φ is 0 below −c and x above c. φ″ is even, so it is largest where the inputs
-    of an initialized network are. At c = 2, φ″(0) = ½ as for SiLU.
+    φ″ has area 1, so φ is 0 below −c and x above c. φ″ is largest at 0, where the inputs of
+    an initialized network are. At c = 2, φ″(0) = ½ as for SiLU.
 
     Raises:
         InputError: c is not positive.
@@ -130,8 +130,8 @@ class IReLUSpline(nn.Module):
 
     φ(x) = offset + s₀x + Σ_k (s_{k+1} − s_k)/h · [irelu(x − t_k) − irelu(x − t_k − h)]; the
     parameters s are φ′ at `n_pieces` + 1 knots t from −4 to 4, which are h apart. Between knots
-    φ′ is linear, and beyond them constant; every such spline has this form. It starts as a least
-    squares fit to SiLU from −6 to 6.
+    φ′ is linear, and beyond them constant; every such spline has this form. It starts as a
+    least-squares fit to SiLU from −6 to 6.
 
     Raises:
         InputError: `n_pieces` is not a whole number from 1 to 64.

@@ -1,6 +1,6 @@
 """Functions of a distance: bases, cutoffs, and the filters W(r) of continuous convolutions.
 
-A filter is a network of one number that is evaluated for every pair and differentiated twice. The
+A filter is a network with one input that is evaluated for every pair and differentiated twice. The
 spline form evaluates it only at the control points of a uniform cubic B-spline, and every pair
 interpolates between four of them. The result is C², compact and needs no exponential per pair.
 Energy and forces stay consistent to rounding, because the spline *is* the model.
@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# exp(−27) = 2e-12: smaller values would become denormal numbers, which are slow on many CPUs
+# exp(−27) = 2e-12: far smaller values would be denormal numbers, which are slow on many CPUs
 LOWEST_EXPONENT = -27.0
 # coefficients of 1, u, u², u³ in the four B-splines that overlap an interval, 0 ≤ u < 1
 CUBIC = [
@@ -69,8 +69,8 @@ def cosine_cutoff(r: Float[Tensor, "n"], cutoff: float) -> Float[Tensor, "n"]:
     Bessel functions do.
 
     Args:
-        r: Å.
-        cutoff: Å.
+        r: in Å.
+        cutoff: in Å.
     """
     return 0.5 * (torch.cos(r.clamp(max=cutoff) * (pi / cutoff)) + 1.0)
 
@@ -108,7 +108,7 @@ def bspline_grid(n_control: int, cutoff: float) -> Float[Tensor, "n_control"]:
 def bspline(
     r: Float[Tensor, "n"], n_control: int, cutoff: float
 ) -> tuple[Float[Tensor, "n 4"], Int[Tensor, "n"]]:
-    """Uniform cubic B-splines on [0, cutoff]: the four that are nonzero at r, and the first's row.
+    """Uniform cubic B-splines on [0, cutoff]: the four nonzero ones at r, and the first's row.
 
     Their weights add up to 1. With zeros for the control points after the last (see `tables`), the
     value and two derivatives of the sum vanish at the cutoff. Beyond it the sum is 0.
@@ -157,7 +157,7 @@ class MLPFilters(nn.Module):
 
 
 class SplineFilters(MLPFilters):
-    """The same interpolated: the networks are evaluated at the control points only."""
+    """`MLPFilters`, interpolated: the networks are evaluated only at the control points."""
 
     grid: Tensor
 

@@ -1,4 +1,4 @@
-"""Sums over groups: of messages at each atom, of atoms in each structure."""
+"""Sums over groups: of messages at each atom, of atom energies in each structure."""
 
 import torch
 from jaxtyping import Int, Shaped

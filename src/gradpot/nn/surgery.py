@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from gradpot.errors import InputError
 from gradpot.nn.activations import activation
 
-# names of classes and functions, in lower case and without underscores. Left out are sigmoid and
-# softmax, which are mostly gates and weights, and functions of radial bases such as exp and sin
+# names of classes and functions, in lower case and without underscores. Sigmoid and softmax, which
+# are mostly gates and weights, and functions of radial bases, such as exp and sin, are left out
 ACTIVATION_NAMES = {
     *("celu", "elu", "selu", "gelu", "newgelu", "quickgelu", "mish", "tanh", "tanhshrink"),
     *("relu", "relu6", "leakyrelu", "prelu", "rrelu", "squaredrelu", "irelu", "leakyirelu"),
@@ -102,7 +102,7 @@ def denormalize(module: nn.Module, only: Patterns = "*", skip: Patterns = ()) ->
         What was removed, by dotted name; empty for a network without norms.
 
     Raises:
-        InputError: a pattern of `only` or `skip` matches no norm.
+        InputError: a pattern matches no norm, or `module` is itself a norm.
     """
     if is_norm(module):
         raise InputError(f"{type(module).__name__} is itself a norm; give its parent module")
@@ -147,7 +147,7 @@ def is_activation(value: object) -> bool:
     """Whether a module or function is one of our activations or has a known name."""
     named = _named(value)
     if isinstance(named, type) and not isinstance(value, nn.Module):
-        return False  # a class, of which activations are made
+        return False  # a class, from which activations are made
     if named is Pointwise or getattr(named, "__module__", "") in HOMES:
         return True
     return getattr(named, "__name__", "").replace("_", "").lower() in ACTIVATION_NAMES

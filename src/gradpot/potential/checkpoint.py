@@ -17,10 +17,10 @@ FORMAT = 2
 
 
 def save(potential: Potential, path: str | Path, notes: Mapping | None = None) -> None:
-    """Write a potential whose model was made by `models.build`, whole or not at all.
+    """Write a potential whose model was made by `models.build`, all or nothing.
 
     Args:
-        notes: anything JSON can hold that should travel along, such as settings and errors.
+        notes: anything that JSON can hold and that should be kept, such as settings and errors.
 
     Raises:
         InputError: the model was not made by `build`.
@@ -77,7 +77,7 @@ def load(
 
 
 def notes(path: str | Path) -> dict:
-    """The notes that `save` was given; of a training run, its settings and validation errors.
+    """The notes that `save` was given; for a training run, its settings and validation errors.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -45,7 +45,7 @@ class Derivatives(NamedTuple):
     """largest change between two calls with the same inputs, relative like `leak`"""
     error: float
     """largest difference between derivative and finite differences along random directions,
-    relative to the rms derivative"""
+    relative to the largest rms or directional derivative"""
     error_at: int
     """the sample with that error"""
     n_samples: int
@@ -141,7 +141,7 @@ def check_derivatives(
 def _leak(
     evaluate: Evaluate, samples: list[Tensor], at_rest: tuple, shift: float, random: torch.Generator
 ) -> tuple[float, int, int, float]:
-    """Move one sample after the other: the first four fields of `Derivatives`."""
+    """Move one sample after the other; return the first four fields of `Derivatives`."""
     n = len(samples)
     value_change, gradient_change = torch.zeros(n, n), torch.zeros(n, n)
     for j in range(n):

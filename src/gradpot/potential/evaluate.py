@@ -19,7 +19,7 @@ from gradpot.potential.checkpoint import load
 from gradpot.potential.metrics import WITHIN, Within, errors
 from gradpot.potential.potential import Potential
 
-# edges in a batch: bounds the memory
+# edges in a batch, to bound memory
 EDGES_AT_ONCE = 20_000
 PLOTS = (".png", ".pdf", ".svg")
 
@@ -36,7 +36,7 @@ def evaluate(
     for part in blocks(data, index):
         graph, known = batch(data, part)
         predicted.append(potential(graph, stress=stress))
-        # the batch rounds energies to the type of the network; the data set has all digits
+        # the batch rounds energies to the dtype of the network; the data set has all digits
         known = known._replace(energy=data.energy[part])
         if potential.direct:  # no stress to compare with
             known = known._replace(stress=torch.full_like(known.stress, torch.nan))
@@ -86,7 +86,7 @@ def evaluate_file(
     """
     # now, not after the minutes that an evaluation may take
     if plot and plot.suffix not in PLOTS:
-        raise InputError(f"cannot write {plot}; its name has to end in {', '.join(PLOTS)}")
+        raise InputError(f"cannot write {plot}; its name must end in {', '.join(PLOTS)}")
     if plot and not plot.parent.is_dir():
         raise InputError(f"--plot {plot}: there is no folder {plot.parent}")
     potential = load(model)

@@ -1,7 +1,7 @@
-"""Errors of predictions: functions of (`Properties`, `Properties`), in meV and meV/Å.
+"""Errors of predictions against labels, in meV and meV/Å.
 
 EFwT (energy and forces within threshold) is the share of frames in which the energy and every force
-component are right (OC20, arXiv 2010.09990).
+component are right to within thresholds (OC20, arXiv 2010.09990).
 """
 
 from typing import NamedTuple
@@ -84,7 +84,7 @@ def efwt(
 
 
 def _mae_and_rmse(predicted: Tensor, label: Tensor) -> tuple[float | None, float | None]:
-    """Mean absolute and root mean square error of the entries with a label, in thousandths.
+    """Mean absolute and root mean square error of the entries with a label, times 1000.
 
     None if no entry has a label. A prediction of NaN gives NaN.
     """

@@ -1,7 +1,7 @@
 """From atom energies to energy, forces and stress by one gradient; `Potential` adds units.
 
 A model maps edge vectors to atom energies. The gradient with respect to the vector of each pair
-gives everything: the force on an atom is a sum over its pairs, the virial an outer product.
+gives everything: the force on an atom is a sum over its pairs, the virial a sum of outer products.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,11 +17,12 @@ from gradpot.models.base import Model
 from gradpot.nn.segment import sum_by
 
 NOT_CONSERVATIVE = (
-    "forces of this model are not the gradient of its energy: NVE dynamics will not conserve energy"
+    "the forces of this model are not the gradient of its energy: NVE dynamics will not conserve "
+    "energy"
 )
 NOT_SMOOTH = (
-    "the energy of this model has a cone at sites of high symmetry, because it takes the norm of "
-    "vector features as PaiNN was published: phonons and elastic constants from it are wrong; "
+    "the energy of this model has a cone at sites of high symmetry, because it uses the norm of "
+    "vector features, as PaiNN was published: phonons and elastic constants from it are wrong; "
     "train a PaiNN with model.vector_norm=smooth, the default, for these"
 )
 
@@ -36,8 +37,8 @@ def predict(
 
     Args:
         model: maps a graph to atom energies [n_atoms], or to atom energies and forces
-            [n_atoms, 3]. Those forces are returned as they are, and the stress is NaN: it is a
-            gradient, which such a model does not have.
+            [n_atoms, 3]. Those forces are returned as they are, and the stress, which would be a
+            gradient of the energy, is NaN.
         create_graph: keep what is needed to differentiate the forces again, for training.
         stress: whether to compute the stress; otherwise it is NaN.
     """
@@ -76,7 +77,7 @@ def virial_stress(
 
     Args:
         virial: Σ r_ij ⊗ ∂E/∂r_ij in eV, positive under tension.
-        cell: Å, rows are lattice vectors; zeros for a molecule.
+        cell: rows are lattice vectors in Å; zeros for a molecule.
     """
     size = volume(cell)[:, None, None]
     periodic = size > 0
@@ -85,7 +86,7 @@ def virial_stress(
 
 
 def volume(cell: Float[Tensor, "n_graphs 3 3"]) -> Float[Tensor, "n_graphs"]:
-    """Å³; also positive for a left-handed cell, and zero unless all three axes are periodic."""
+    """In Å³; also positive for a left-handed cell, and zero unless all three axes are periodic."""
     a, b, c = cell.unbind(1)
     return (torch.linalg.cross(a, b) * c).sum(-1).abs()
 
@@ -93,13 +94,13 @@ def volume(cell: Float[Tensor, "n_graphs 3 3"]) -> Float[Tensor, "n_graphs"]:
 class Potential(nn.Module):
     """E = Σ reference(Z) + scale · Σ ε, in eV and Å: what is saved, loaded and simulated.
 
-    The references stay in float64 whatever the type of the weights: at total energies of 1e4 eV,
+    The references stay in float64 whatever the dtype of the weights: at total energies of 1e4 eV,
     float32 resolves only 1 meV.
 
     Args:
         model: maps a graph to dimensionless atom energies ε.
-        references: energy in eV of an atom of each element; the potential knows these elements.
-        scale: eV.
+        references: energy in eV by atomic number; the potential knows only these elements.
+        scale: in eV.
 
     Raises:
         InputError: the model is not a `gradpot.Model`.
@@ -124,7 +125,7 @@ class Potential(nn.Module):
 
     @property
     def cutoff(self) -> float:
-        """Å."""
+        """Cutoff of the model in Å."""
         return self.model.cutoff
 
     @property
@@ -139,7 +140,7 @@ class Potential(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the weights."""
+        """Data type of the weights."""
         return next((p.dtype for p in self.model.parameters()), torch.float64)
 
     @property
@@ -150,8 +151,8 @@ class Potential(nn.Module):
     def forward(self, graph: Graph, stress: bool = True) -> Properties:
         """Energy in eV, forces in eV/Å and stress in eV/Å³, detached from the weights.
 
-        The energy is float64 whatever the type of the weights. The stress is NaN without
-        `stress`, for structures without a cell, and for models with direct forces.
+        The energy is float64 whatever the dtype of the weights. The stress is NaN unless `stress`
+        is true, for structures without a cell, and for models with direct forces.
         """
         raw = predict(self.model, graph, stress=stress)
         reference = self.reference_energy(graph.numbers, graph.batch, graph.cell.shape[0])
@@ -178,7 +179,7 @@ class Potential(nn.Module):
         """Refuse elements that the potential was not trained on.
 
         Raises:
-            InputError: there are such elements in `numbers`.
+            InputError: `numbers` has such elements.
         """
         from ase.data import chemical_symbols
 

@@ -1,4 +1,4 @@
-"""Figures of a learning curve, parity and dynamics, as files, without a display or pyplot.
+"""Figures of learning curves, parity and dynamics, drawn without a display or pyplot.
 
 NaN and missing values are left out. A figure with nothing to show says so.
 """
@@ -41,7 +41,7 @@ STYLE: Any = {
 }
 # inches: three panels fill a page; those of dynamics are wide and low, one below the other
 PANEL, WIDE, LOW = 3.1, 6.3, 1.6
-# curves with fewer points show them
+# curves with fewer points have markers
 FEW_POINTS = 30
 # more points are counted in hexagons, because dots would hide one another
 MAX_DOTS = 3000
@@ -93,7 +93,7 @@ def parity(
         predicted: in eV and Å.
         labels: in eV and Å; NaN where there is none.
         n_atoms: number of atoms of each frame.
-        path: of the PNG file.
+        path: of the figure; its suffix gives the format.
     """
     energies, sizes = [_array(p.energy) for p in (predicted, labels)], _array(n_atoms)
     known = energies[1][np.isfinite(energies[1])]
@@ -184,7 +184,7 @@ def _curve(rows: Sequence[Mapping], key: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _figure(n_panels: int) -> tuple[Figure, list[Axes]]:
-    """Square panels side by side, or the words that there is nothing to show."""
+    """Square panels side by side, or the text "nothing to show"."""
     figure = Figure(figsize=(PANEL * max(n_panels, 1), PANEL), layout="constrained")
     if n_panels == 0:
         figure.text(0.5, 0.5, "nothing to show", ha="center", va="center")
@@ -193,7 +193,7 @@ def _figure(n_panels: int) -> tuple[Figure, list[Axes]]:
 
 
 def _mean(values: Float[np.ndarray, "n"]) -> float:
-    """Of the finite values; NaN if there are none."""
+    """Mean of the finite values; NaN if there are none."""
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if finite.size else np.nan
 

@@ -65,7 +65,7 @@ class Model(BaseModel):
 
 
 class Rescale(Section):
-    """Atom references and the scale of the labels (`data.references`)."""
+    """Reference energies and the scale of the labels (`data.references`)."""
 
     mode: Annotated[str, one_of("data.references:MODES")] = "forces"
     constant: float | None = Field(default=None, gt=0)
@@ -94,7 +94,7 @@ class Loss(Section):
 
 
 class Train(Section):
-    """How the weights are found."""
+    """How the network is trained."""
 
     epochs: Count | None = None
     max_minutes: float | None = Field(default=None, gt=0)
@@ -206,7 +206,7 @@ def override(tables: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
 
 
 def put(tables: dict[str, Any], dotted: str, value: Any) -> None:
-    """Set one dotted key of nested tables, in place; missing tables are made.
+    """Set one dotted key of nested tables, in place; missing tables are created.
 
     Raises:
         InputError: a part of the key before the last is a value, not a table.

@@ -70,8 +70,8 @@ def fit(task: Task, state: State, step: Gradients, watch: Watch) -> int:
 def presented(task: Task, model: Model, index: Tensor, epoch: int, position: int) -> Batch:
     """The batch at `position` of an epoch, with labels in the network's units.
 
-    Models that are not invariant get it rotated at random. The rotations depend only on the seed,
-    the epoch and the position, so that they need not be saved.
+    Models that are not invariant get the structures rotated at random. The rotations depend only on
+    the seed, the epoch and the position, so they need not be saved.
     """
     as_it_is = rescaled(batch(task.data, index), task.rescaling.scale)
     if model.invariant:
@@ -110,7 +110,7 @@ def score(errors: dict, task: Task) -> float:
 def _batches(task: Task, state: State) -> Iterator[Tensor]:
     """Frames of each batch, endlessly, starting where the state stands.
 
-    The order in an epoch depends only on the seed and the epoch, so that it need not be saved.
+    The order in an epoch depends only on the seed and the epoch, so it need not be saved.
     """
     start = state.position
     for epoch in count(state.epoch):
@@ -139,7 +139,7 @@ def _finite(loss: float, task: Task, state: State, index: Tensor) -> float:
 def _validate(task: Task, state: State, done: float) -> dict:
     """Measure the averaged weights, keep them if they are the best, write a row of metrics."""
     candidate = potential(task, state)
-    # the labels have no references in them
+    # reference energies were subtracted from the labels
     bare = Potential(state.average, dict.fromkeys(candidate.references, 0.0), candidate.scale)
     errors = errors_of(bare, task.data, torch.from_numpy(task.parts.valid))
     train = task.plan.config.train

@@ -16,7 +16,7 @@ Penalty = Callable[[Tensor], Tensor]
 
 
 class Weights(NamedTuple):
-    """Of energy per atom, force component, and stress × volume per atom."""
+    """Weights of energy per atom, force components, and stress × volume per atom."""
 
     energy: float
     forces: float
@@ -68,7 +68,7 @@ def weighted(
 
 
 def _mean(residual: Tensor, label: Tensor, penalty: Penalty) -> Tensor:
-    """Over the entries that have a label; 0 if none has. A prediction of NaN gives NaN."""
+    """Mean penalty of entries with a label; 0 if there are none. A prediction of NaN gives NaN."""
     known = ~label.isnan()
     cost = penalty(torch.where(known, residual, 0.0))
     return cost.sum() / known.sum().clamp(min=1)

@@ -23,7 +23,7 @@ Make = Callable[[Tensor, Sequence[Slot], float], Optimizers]
 # 0.003 and 1 to between 0.7 and 1.2 (Jordan et al.)
 QUINTIC = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS = 5
-# of Jordan et al.
+# as in Jordan et al.
 MOMENTUM = 0.95
 # momenta and entries of normalized matrices below these are set to zero: their powers would be
 # denormal, which makes matrix products thirty times slower
@@ -54,7 +54,7 @@ OPTIMIZERS: dict[str, Make] = {
     # decay is decoupled from the gradient
     "adamw": lambda weights, slots, decay: [AdamW([weights], fused=True, weight_decay=decay)],
 }
-# learning rates of networks up to a width of 64, measured; the others use the model's `adam_rate`
+# measured default learning rates up to a width of 64; the others use the model's `adam_rate`
 DEFAULT_RATES = {"muon": 2.5e-3}
 
 

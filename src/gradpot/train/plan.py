@@ -102,7 +102,7 @@ def progress(plan: Plan, state: State) -> float:
     """Share of the run that is done, 0 to 1: by steps or by time, whichever is further.
 
     With a time limit the learning rate follows the clock, so that it has come down when the time
-    is up on any machine. Two such runs do not end with the same bits. A limit that nobody set is
+    is up, on any machine. Two such runs do not end with the same bits. A limit that nobody set is
     infinite, so that its share stays 0.
     """
     by_steps = state.step / plan.n_steps

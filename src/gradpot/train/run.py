@@ -1,4 +1,4 @@
-"""A run from a configuration to a folder with a model, its errors and its plots."""
+"""A run: from a configuration to a folder with a model, its errors and its plots."""
 
 import json
 from pathlib import Path
@@ -38,11 +38,11 @@ FILES += ("state.safetensors", "results.json", "learning_curve.png", "parity.png
 FREE = ("train.epochs", "train.max_minutes", "train.max_cpu_minutes", "train.save_every_s")
 FREE += ("train.threads",)
 SUMS_ONLY = (
-    "there are fewer compositions than elements, so that only sums of these atom energies are "
+    "there are fewer compositions than elements, so only sums of these atom energies are "
     "determined: do not compare total energies between molecules"
 )
 THROUGH_BATCH_NORM = (
-    "warning: derivatives are trained through batch norm, so that during training the forces on a "
+    "warning: derivatives are trained through batch norm, so during training the forces on a "
     "molecule depend on the rest of its batch, but not afterwards; model.norm=none avoids this"
 )
 # frames that are checked for suspicious labels: this many take about a second

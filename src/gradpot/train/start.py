@@ -1,4 +1,4 @@
-"""How a network starts: with forces about as large as the labels."""
+"""Scale down a network whose initial forces are far larger than the labels."""
 
 from torch import nn
 
@@ -6,19 +6,19 @@ from gradpot.graph.dataset import Batch
 from gradpot.nn.initialize import bound_moments
 from gradpot.potential.potential import predict
 
-# rms of forces in the unit of the labels: above which a network is scaled down, and to which.
+# rms forces in the unit of the labels: a network above the first is scaled down to the second.
 # Networks of this package start far below the first, except with quadratic activations.
 TOO_LARGE, SMALL_ENOUGH = 50.0, 5.0
-# root second moments of the layers' outputs, tried in this order
+# rms of the layers' outputs, tried in this order
 LIMITS = (1.0, 0.8, 0.6, 0.5, 0.4, 0.3, 0.2)
 
 
 def scale_down(model: nn.Module, batch: Batch) -> str | None:
     """Scale a network down, in place, if its forces on a batch far exceed any label.
 
-    Layer by layer (`nn.initialize.bound_moments`), to smaller and smaller second moments until
-    the forces are small enough. With IReLU, the forces of GemNet and DimeNet++ on molecules are
-    not even finite before.
+    This goes layer by layer (`nn.initialize.bound_moments`), to smaller and smaller moments until
+    the forces are small enough. Without this, the forces of GemNet and DimeNet++ with IReLU
+    on molecules would not even be finite.
 
     Returns:
         A notice of what was done; None if nothing was.

@@ -1,7 +1,7 @@
-"""Everything that training changes, in one object that is saved and restored whole.
+"""Everything that training changes, in one object that is saved and restored as a whole.
 
 Nothing else carries over from step to step: the seed and the epoch determine the order of the
-frames. A run that was killed and resumed therefore ends with the same bits as one that was not.
+frames. A run that was killed and resumed therefore ends with the same bits as an uninterrupted one.
 """
 
 from copy import deepcopy
@@ -104,7 +104,7 @@ class State:
         """Read everything from a file that `save` wrote for the same model and optimizer.
 
         Raises:
-            InputError: the file belongs to another model.
+            InputError: the file belongs to another model or another version of gradpot.
         """
         tensors, header = read_tensors(path)
         if header["format"] != FORMAT:

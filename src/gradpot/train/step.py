@@ -18,7 +18,7 @@ from gradpot.train.weights import by_name, layout
 
 BatchLoss = Callable[..., Tensor]
 Say = Callable[[str], None]
-# rounding changes a compiled step by far less than this, a size taken for a constant by far more
+# rounding changes a compiled step by far less than this; a size treated as a constant, by far more
 CLOSE, CLOSE_TO_ZERO = 1e-2, 1e-6
 
 
@@ -50,7 +50,7 @@ def gradients(model: nn.Module, loss: BatchLoss, stress: bool) -> Gradients:
 def gradient_step(task: Task, state: State, say: Say) -> Gradients:
     """The gradient step of a run; compiled if the plan says so and it works.
 
-    The time it takes counts as time of the run.
+    The time that compiling takes counts as time of the run.
     """
     loss = task.plan.config.loss
     cost = partial(

@@ -7,8 +7,8 @@ nobody publishes a checksum, the first download writes the file's own SHA-256 be
 download is compared with it.
 
 An institute without access to the internet can keep the files on a server of its own: with
-`GRADPOT_DATA_MIRROR=http://data.example.org/sets`, that address replaces scheme and host in every
-URL of the table; path and query stay as they are.
+`GRADPOT_DATA_MIRROR=http://data.example.org/sets`, that address replaces the scheme and host of
+every URL in the table; path and query stay.
 """
 
 import difflib
@@ -81,14 +81,14 @@ def entries() -> dict[str, Entry]:
 
 
 def find(name: str, problem: str | None = None) -> Entry:
-    """Look up an entry by name, whatever the case.
+    """Look up an entry by name, ignoring case.
 
     Args:
         name: a name of the catalog.
         problem: how the error begins, instead of "no data set is called ...".
 
     Raises:
-        InputError: there is no such data set; says which names come close.
+        InputError: there is no such data set; the message gives the closest names.
     """
     known = {entry.name.lower(): entry for entry in entries().values()}
     if name.lower() in known:
@@ -114,7 +114,7 @@ def path_of(entry: Entry, folder: str | Path | None = None) -> Path:
 
 
 def fetch(name: str, folder: str | Path | None = None, progress: bool = False) -> Path:
-    """Give the file of a data set, downloading it unless it is there already.
+    """Path of the file of a data set, which is downloaded unless it is there already.
 
     Args:
         name: a name of the catalog.
@@ -122,8 +122,8 @@ def fetch(name: str, folder: str | Path | None = None, progress: bool = False) -
         progress: show a progress bar on standard error.
 
     Raises:
-        InputError: the name is unknown; no host answers (says what to download and where to put
-            it); or a checksum differs (such a file is kept as FILE.bad).
+        InputError: the name is unknown; no host answers (the message says what to download and
+            where to put it); or a checksum differs (such a file is kept as FILE.bad).
     """
     entry = find(name)
     path = path_of(entry, folder)
@@ -151,13 +151,13 @@ def locate(name_or_path: str | Path) -> tuple[Path, dict[str, str]]:
         `gradpot.data.files.read`; none for a path.
 
     Raises:
-        InputError: neither a file nor a name; and as `fetch`.
+        InputError: it is neither a file nor a name; and see `fetch`.
     """
     path = Path(name_or_path).expanduser()
     if path.is_file():
         return path, {}
     name = str(name_or_path)
-    what = "is a folder, not a file" if path.is_dir() else "is neither a file"
+    what = "is a folder, neither a file" if path.is_dir() else "is neither a file"
     entry = find(name, f"{name} {what} nor the name of a data set")
     units = {"energy_unit": entry.energy_unit, "length_unit": entry.length_unit}
     return fetch(name, progress=True), units
@@ -191,7 +191,7 @@ def _known(path: Path, checksum: str | None) -> str | None:
 
 
 def _record(path: Path, checksum: str | None) -> None:
-    """Write FILE.sha256, in the format of sha256sum, unless the table already vouches."""
+    """Write FILE.sha256, in the format of sha256sum, unless the table has this checksum."""
     record = path.with_name(path.name + ".sha256")
     if not record.exists() and (checksum is None or _hash(path, checksum) != checksum):
         record.write_text(f"{_hash(path, 'sha256:').removeprefix('sha256:')}  {path.name}\n")
@@ -206,7 +206,7 @@ def _hash(path: Path, like: str) -> str:
 
 
 def _download(urls: tuple[str, ...], path: Path, checksum: str | None, progress: bool) -> list[str]:
-    """Try each URL until one succeeds; otherwise say what was wrong with each of them."""
+    """Try each URL until one succeeds; return what was wrong with each, or [] if one did."""
     import pooch
     import requests
 
@@ -232,8 +232,8 @@ def _download(urls: tuple[str, ...], path: Path, checksum: str | None, progress:
 def mirrored(url: str) -> str:
     """The address at which to ask for `url`: on the mirror, if there is one.
 
-    The mirror replaces scheme and host; path and query stay. It may have a path of its own, which
-    comes first.
+    The mirror replaces the scheme and host; path and query stay. If the mirror has a path of its
+    own, that comes first.
     """
     mirror = os.environ.get(MIRROR_VARIABLE)
     path = urlsplit(url)._replace(scheme="", netloc="").geturl()
@@ -275,7 +275,7 @@ def extract(archive: Path, member: str, path: Path) -> None:
     """Write one member of a tar file to `path`, and nowhere else, whatever its name.
 
     Raises:
-        InputError: no such member, or it is not a regular file.
+        InputError: there is no such member, or it is not a regular file.
     """
     source, part = None, path.with_name(path.name + ".unpacking")
     with tarfile.open(archive) as tar:

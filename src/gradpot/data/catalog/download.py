@@ -16,18 +16,19 @@ from gradpot.errors import InputError
 
 ATTEMPTS = 3
 TIMEOUT_S = (20, 60)
-"""to connect, and between two pieces"""
+"""to connect, and between two chunks"""
 CHUNK = 1 << 16
 
 
 def resume(url: str, output_file: str, pooch=None, *, part: Path, progress: bool = False) -> None:
     """Download `url` to `output_file` by way of `part`.
 
-    If a connection breaks after it has delivered something, it is opened again, `ATTEMPTS` times.
+    A connection that breaks after delivering something is opened again, up to `ATTEMPTS` in all.
 
     Raises:
         requests.RequestException: no connection, an error status, or too many breaks; what has
             arrived stays in `part` for the next call.
+        InputError: another process is downloading the file.
     """
     from requests.exceptions import ChunkedEncodingError, ConnectionError, Timeout
 
@@ -69,7 +70,7 @@ def only_one(part: Path):
 
 
 def _receive(url: str, part: Path, state: Path, progress: bool) -> None:
-    """Append to `part` what is missing; begin anew if the remote file has changed."""
+    """Append what is missing to `part`; begin anew if the remote file has changed."""
     import requests
     from tqdm import tqdm
 

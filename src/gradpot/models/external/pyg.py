@@ -1,7 +1,7 @@
-"""SchNet and DimeNet++ of PyTorch Geometric; `Graph` as its `Data`, for modules of your own.
+"""SchNet and DimeNet++ of PyTorch Geometric; `Graph` to `Data` and back, for your own modules.
 
-PyG's models search for neighbors themselves. That needs libraries which are not always available
-(pyg-lib, torch_sparse), and it ignores periodic cells. The adapters call the parts of the models in
+PyG's models search for neighbors themselves. That needs libraries that are not always available
+(pyg-lib, torch_sparse), and ignores periodic cells. The adapters call the parts of the models in
 the order of their `forward`, with the edges of a `Graph`. PyG's edges point from the neighbor to
 the center: its `edge_index` is ours with the rows exchanged.
 """
@@ -18,7 +18,7 @@ from gradpot.models.base import Model
 from gradpot.nn.surgery import swap_activations
 
 with warnings.catch_warnings():
-    # it uses torch.jit.script, which torch deprecates
+    # PyG uses torch.jit.script, which torch deprecates
     warnings.simplefilter("ignore")
     from torch_geometric.data import Data
     from torch_geometric.nn.models import DimeNetPlusPlus as PygDimeNetPlusPlus

@@ -1,7 +1,7 @@
 """SchNet and PaiNN of SchNetPack, with its readout.
 
-SchNetPack needs vectors of edges (`_Rij`), which are those of a `Graph`. Its i and j are center and
-neighbor here as well.
+SchNetPack needs edge vectors (`_Rij`), which are those of a `Graph`. Its i and j are our center and
+neighbor.
 """
 
 import typing
@@ -21,7 +21,7 @@ if not hasattr(torch.utils.data.dataloader, "T_co"):
     # schnetpack 2.0.4 imports this name for an annotation; newer versions of torch lack it
     torch.utils.data.dataloader.T_co = typing.TypeVar("T_co")  # type: ignore[attr-defined]
 with warnings.catch_warnings():
-    # it uses torch.jit.script, which torch deprecates
+    # SchNetPack uses torch.jit.script, which torch deprecates
     warnings.simplefilter("ignore")
     import schnetpack.nn as snn  # type: ignore[import-not-found]
     from schnetpack import properties as key  # type: ignore[import-not-found]

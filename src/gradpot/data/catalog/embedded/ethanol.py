@@ -4,7 +4,7 @@ Each walker relaxes the molecule, heats it with a Langevin thermostat, and keeps
 500 fs. Half of the frames, chosen at random, are replaced by their mirror images: left and right
 have the same energy, but interconvert slowly. Positions are rounded to float32 and to eight
 decimals *before* they are labeled, so that energies and forces belong to the stored positions
-(README.md says how exactly). These commands make the file:
+(README.md says how closely). These commands make the file:
 
     python -m gradpot.data.catalog.embedded.ethanol walk 0 walk0.xyz        # and 1, 2
     gradpot label walk0.xyz --with gfn2-xtb --out label0.xyz        # and 1, 2
