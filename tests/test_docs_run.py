@@ -13,6 +13,7 @@ import typer
 import gradpot
 from gradpot.cli import app, commands  # noqa: F401 (commands fill the app)
 from gradpot.models import specification
+from gradpot.process import write_json
 from gradpot.train.config import config, override
 
 ROOT = Path(__file__).parents[1]
@@ -46,6 +47,7 @@ def run_folder(tmp_path_factory) -> Path:
     network = gradpot.build("painn", width=16, n_layers=1)
     potential = gradpot.Potential(network, {1: -45.0, 6: -15.0, 8: -7.5}, scale=0.001)
     gradpot.save(potential, out / "model.safetensors")
+    write_json(out / "split.json", {"test": list(range(20))})
     return out
 
 
