@@ -11,13 +11,8 @@ from gradpot.graph.graph import Graph
 from gradpot.nn.activations import ACTIVATIONS, FAMILIES
 from gradpot.nn.radial import envelope
 from gradpot.nn.segment import sum_by
-from gradpot.testing import (
-    CHECKS,
-    check_model,
-    force_constants,
-    force_constants_are_continuous,
-    symmetric_sites,
-)
+from gradpot.testing import CHECKS, check_model, force_constants, symmetric_sites
+from gradpot.testing.checks import force_constants_are_continuous
 from variants import ONE_FORM_EACH, VARIANTS, small
 
 CUTOFF = 4.0
@@ -61,6 +56,38 @@ class Cone(Morse):
         return super().forward(graph) + (vector.square().sum(-1) + 1e-8).sqrt()
 
 
+class NoCutoff(Morse):
+    """An energy that jumps when a neighbor leaves."""
+
+    def forward(self, graph: Graph) -> Float[Tensor, "n_atoms"]:
+        depth = self.depth(graph.numbers).squeeze(-1)
+        pair = depth[graph.edge_index[1]] * graph.edge_vec.square().sum(-1)
+        return sum_by(pair, graph.edge_index[0], graph.numbers.shape[0])
+
+
+class Pointing(Morse):
+    """An energy that depends on the orientation."""
+
+    def forward(self, graph: Graph) -> Float[Tensor, "n_atoms"]:
+        weight = envelope(graph.edge_vec.norm(dim=-1), self.cutoff)[:, 0]
+        heights = graph.edge_vec[:, 2].square() * weight
+        return super().forward(graph) + sum_by(heights, graph.edge_index[0], graph.numbers.shape[0])
+
+
+class Column(Morse):
+    """An output of a wrong shape."""
+
+    def forward(self, graph: Graph) -> Float[Tensor, "n_atoms 1"]:
+        return super().forward(graph)[:, None]
+
+
+class Detached(Morse):
+    """An energy that nobody can differentiate."""
+
+    def forward(self, graph: Graph) -> Float[Tensor, "n_atoms"]:
+        return super().forward(graph._replace(edge_vec=graph.edge_vec.detach())).detach()
+
+
 class Leak(Morse):
     """A model with another fault: each atom sees the whole batch."""
 
@@ -77,13 +104,24 @@ def test_a_users_model_passes():
 
 @pytest.mark.parametrize(
     ("model", "check"),
-    [(Cone, "force_constants_are_continuous"), (Leak, "batch_equals_single")],
+    [
+        (Cone, "force_constants_are_continuous: .*no cone"),
+        (Leak, "batch_equals_single: Structures of a batch"),
+        (NoCutoff, "smooth_at_the_cutoff: .*envelope"),
+        (Pointing, "rotation_and_reflection: "),
+        (Column, r"forward_returns_atom_energies: .*returned shape \[9, 1\], expected \[n_atoms\]"),
+        (Detached, "forward_returns_atom_energies: .*detached"),
+    ],
 )
 def test_faulty_models_fail(model, check):
     torch.manual_seed(0)
-    with pytest.raises(AssertionError) as caught:
+    with pytest.raises(AssertionError, match=f"(?s)^{check}"):
         check_model(model(CUTOFF).double())
-    assert caught.value.__notes__ == [f"in {check} of gradpot.testing"]
+
+
+def test_a_model_in_single_precision_is_told_so():
+    with pytest.raises(AssertionError, match=r"(?s)forward_returns_atom_energies.*call \.double"):
+        check_model(Morse(CUTOFF))
 
 
 def test_the_published_norm_of_painn_is_a_cone():

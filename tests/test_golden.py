@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import gradpot
-from gradpot.testing import ethanol
+from gradpot.testing.structures import ethanol
 from gradpot.train.config import read_json
 from gradpot.train.run import train
 
