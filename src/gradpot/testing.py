@@ -275,7 +275,7 @@ def elements_matter(model: Model) -> None:
 def perfect_crystal_has_no_forces(model: Model) -> None:
     """Forces vanish by symmetry in fcc argon."""
     if model.direct and not model.invariant:
-        raise SkipTest("the model has neither a gradient nor a symmetry that would say so")
+        raise SkipTest("neither a gradient nor a symmetry makes the model's forces vanish")
     forces = _properties(model, bulk("Ar", "fcc", 5.3, cubic=True)).forces
     assert_close(forces, torch.zeros_like(forces), rtol=0, atol=1e-12)
 

@@ -1,9 +1,9 @@
 """Transfer one file over HTTP, resuming where an earlier attempt stopped.
 
 `resume` is a downloader for `pooch`, which compares checksums and moves the file to its place, but
-begins every transfer anew. What has arrived stays in `FILE.part`; `FILE.part.json` says which
-version of the remote file it is (ETag or Last-Modified), so that halves of two versions are never
-joined.
+starts every transfer from the beginning. What has arrived stays in `FILE.part`; `FILE.part.json`
+says which version of the remote file it is (ETag or Last-Modified), so that halves of two versions
+are never joined.
 """
 
 import fcntl
@@ -70,7 +70,7 @@ def only_one(part: Path):
 
 
 def _receive(url: str, part: Path, state: Path, progress: bool) -> None:
-    """Append what is missing to `part`; begin anew if the remote file has changed."""
+    """Append what is missing to `part`; start over if the remote file has changed."""
     import requests
     from tqdm import tqdm
 
