@@ -40,7 +40,7 @@ from gradpot.train.weights import flatten
 DISPLACEMENTS = (1e-4, 1e-3, 1e-2, 1e-1)
 # largest relative change of a force constant from the first displacement to each of the next two.
 # With a smooth energy the change grows as the square of the displacement: networks with random
-# weights are stiff, and reach 0.01 and 0.3. A cone changes them by a factor of 10 each
+# weights are stiff, and reach 0.01 and 0.3. With a cone, force constants change tenfold each time
 LARGEST_CHANGE = (0.03, 0.5)
 
 

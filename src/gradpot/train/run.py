@@ -238,7 +238,7 @@ def _notices(settings: Config, task: Task, state: State, n_compositions: int) ->
     if not task.parts.test.shape[0]:
         notices.append("no frames are left for a test: parity.png shows the validation frames")
     if settings.train.compile == "auto" and not plan.compile:
-        why = "the run is too short to make up for the time that takes"
+        why = "the run is too short for compiling to pay off"
         if model.slow_to_compile:
             name = settings.model.name
             why = f"compiling {name} takes long; train.compile=true compiles it anyway"

@@ -23,7 +23,7 @@ CHUNK = 1 << 16
 def resume(url: str, output_file: str, pooch=None, *, part: Path, progress: bool = False) -> None:
     """Download `url` to `output_file` by way of `part`.
 
-    A connection that breaks after delivering something is opened again, up to `ATTEMPTS` in all.
+    A connection that breaks after delivering something is reopened, `ATTEMPTS` attempts in all.
 
     Raises:
         requests.RequestException: no connection, an error status, or too many breaks; what has
