@@ -12,7 +12,7 @@ class InputError(ValueError):
 
 
 class RunError(RuntimeError):
-    """A run cannot go on: its loss is not finite, or its atoms fly apart.
+    """A run cannot continue: its loss is not finite, its atoms fly apart, or compiling fails.
 
     The command line prints it as one line and exits with 1; what was written stays.
     """

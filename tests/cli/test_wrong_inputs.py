@@ -276,7 +276,7 @@ TABLE = [
     (f"label unsaid.npz {LABEL}", r"unsaid\.npz does not say its length unit"),
     (f"label h2.xyz {LABEL} --index 7", r"h2\.xyz has no structures at index '7'"),
     (f"label h2.xyz {LABEL} --length-unit inch", r"unknown length unit 'inch'"),
-    ("label h2.xyz --with gfn2-xtb --out new.txt", r"cannot write new\.txt; its name has to end"),
+    ("label h2.xyz --with gfn2-xtb --out new.txt", r"cannot write new\.txt; its name must end"),
     ("label h2.xyz --with gfn2-xtb --out h2.xyz", r"--out h2\.xyz is the input itself"),
     ("label h2.xyz --with gfn2-xtb --out gold.xyz", r"frame 0 of gold\.xyz is not the structure"),
     ("label h2.xyz --with gfn2-xtb --out mine.xyz", r"mine\.xyz ends with an unfinished frame"),

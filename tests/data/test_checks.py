@@ -106,7 +106,7 @@ def test_bohr_taken_for_angstrom_is_noticed_by_its_long_bonds(data):
         (1, 1, "consistent", "agree"),
         (1, -1, "sign error", "gradients"),
         (1, 1 / KCAL, "unit error", "forces look like kcal/mol/Ang while energies are eV"),
-        (1, -1 / KCAL, "unit error", "sign is wrong as well"),
+        (1, -1 / KCAL, "unit error", "sign is wrong too"),
         (1 / KCAL, 1, "unit error", "energies look like kcal/mol while forces are eV/Ang"),
         (
             1,

@@ -331,9 +331,9 @@ def test_a_sound_set_passes_in_every_format(save):
         (second("F", np.inf), "frame 1 has infinite forces"),
         (second("stress", np.inf), "frame 1 has infinite stress"),
         (second("cell", np.nan), "frame 1 has a cell that is not finite"),
-        (second("cell", np.diag([4, 5, 0])), "frame 1 is periodic along an axis without a cell ve"),
+        (second("cell", np.diag([4, 5, 0])), "frame 1 is periodic along an axis without a lattice"),
         (second("cell", np.ones((3, 3))), "frame 1 has a cell without volume"),
-        (second("cell", 1e-9 * np.eye(3)), "frame 1 is periodic along an axis without a cell vect"),
+        (second("cell", 1e-9 * np.eye(3)), "frame 1 is periodic along an axis without a lattice"),
     ],
 )
 def test_a_wrong_frame_is_named_in_every_format(save, changes, message):

@@ -38,7 +38,7 @@ def right(eager, n_traced):
 @pytest.mark.parametrize(
     ("made", "message"),
     [
-        (wrong_everywhere, "wrong loss or gradient even for the batch that was traced: a fault of"),
+        (wrong_everywhere, "wrong loss or gradient even for the batch that was traced: a compiler"),
         (wrong_for_other_sizes, "wrong loss or gradient for 3 frames, unlike for the"),
         (fails_for_other_sizes, "IndexError for 3 frames, unlike for the"),
         (right, None),

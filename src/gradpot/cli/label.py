@@ -18,7 +18,7 @@ def label_command(
     *,
     method: Annotated[str, typer.Option("--with", help="gfn2-xtb or gfn1-xtb, both from tblite")],
     out: Annotated[Path, typer.Option("--out", help=".extxyz or .npz; continued if unfinished")],
-    index: Annotated[str, typer.Option(help="Frames to label: ':', '::10', '0:500'")] = ":",
+    index: Annotated[str, typer.Option(help="Structures to label: ':', '::10', '0:500'")] = ":",
     skip_failures: Annotated[
         bool, typer.Option("--skip-failures", help="Continue after a structure that fails")
     ] = False,

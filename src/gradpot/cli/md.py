@@ -40,7 +40,7 @@ def md_command(
     *,
     settings: Settings,
     out: Annotated[Path | None, typer.Option(help="Run folder; default: md-1, md-2 ...")] = None,
-    index: Annotated[str, typer.Option(help="Frame of the file; -1 is the last")] = "-1",
+    index: Annotated[str, typer.Option(help="Structure of the file; -1 is the last")] = "-1",
     reading: Reading,
     dtype: Annotated[
         str | None, typer.Option(help="float32 or float64; default: as trained")
@@ -85,10 +85,10 @@ def md_command(
 
 
 def read_structure(name: str, index: str, length_unit: str | None) -> "Atoms":
-    """One frame of a file or, if there is no such file, a molecule that ASE knows.
+    """One structure of a file or, if there is no such file, a molecule that ASE knows.
 
     Raises:
-        InputError: neither exists, or the index selects no frame or more than one.
+        InputError: neither exists, or the index does not select exactly one structure.
     """
     if Path(name).exists():
         from gradpot.data.files import read_structures

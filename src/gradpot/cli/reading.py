@@ -23,7 +23,7 @@ class Reading:
     energy_unit: str | None = _option("Energy unit of the file: eV, kcal/mol, hartree ...", UNITS)
     length_unit: str | None = _option("Length unit of the file: Ang, bohr, nm", UNITS)
     force_unit: str | None = _option("Force unit; default: energy unit over length unit", UNITS)
-    stress_key: str | None = _option("Array or field of the file", STRESS)
+    stress_key: str | None = _option("Array or field of the file with the stress", STRESS)
     stress_unit: str | None = _option("kbar, GPa or eV/Ang^3; eV for a virial", STRESS)
     stress_order: str | None = _option(
         "voigt: xx yy zz yz xz xy; vasp: xx yy zz xy yz zx; matrix: 3 × 3", STRESS

@@ -89,13 +89,11 @@ def evaluate(
         Path | None, typer.Option(help="Parity plot; default: parity-FILE.png beside the model")
     ] = None,
     within_energy_eV: Annotated[
-        float, typer.Option("--within-energy-eV", min=0.0, help="EFwT: largest error of an energy")
+        float, typer.Option("--within-energy-eV", min=0.0, help="EFwT: largest energy error")
     ] = 0.02,
     within_forces_eV_A: Annotated[
         float,
-        typer.Option(
-            "--within-forces-eV-A", min=0.0, help="EFwT: largest error of a force component"
-        ),
+        typer.Option("--within-forces-eV-A", min=0.0, help="EFwT: largest force component error"),
     ] = 0.03,
     reading: Reading,
     as_json: Json = False,

@@ -198,7 +198,7 @@ def _network(potential: Potential) -> Network:
 
 
 def _example(potential: Potential, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """Inputs to trace with. No size occurs in the model: the tracer would take both for one."""
+    """Inputs to trace with. No size occurs in the model: the tracer would confuse the two."""
     taken = {size for tensor in potential.state_dict().values() for size in tensor.shape}
     # 2n too: a graph has twice as many edges as pairs
     free = (n for n in range(5, 1000, 2) if not taken & {n, 2 * n})

@@ -17,7 +17,7 @@ MAX_PERIODIC_FRAMES = 300
 CUTOFFS = (1.5, 3.0, 6.0)
 """Å; the next one is used if a cell has no pair within the one before"""
 MIN_STEPS = 10
-"""frames; fewer are no trajectory"""
+"""frames; fewer do not make a trajectory"""
 
 
 class Limits(NamedTuple):
@@ -85,7 +85,7 @@ def force_sizes(frames: Frames) -> dict[str, float] | None:
 
 
 def largest_net_force(frames: Frames) -> dict[str, float] | None:
-    """The worst frame, its net force in eV/Å, and the share of what random errors would give.
+    """The worst frame, its net force in eV/Å, and its share of what random errors would give.
 
     The net force of any isolated system is zero.
     """

@@ -138,7 +138,7 @@ def judge(found: Fit) -> tuple[str, str]:
     if low < size < high:
         text = f"the slope is {found.slope:.3g}, but the frames are too far apart to explain it"
         return "cannot tell", text
-    sign = "; their sign is wrong as well" if found.slope < 0 else ""
+    sign = "; their sign is wrong too" if found.slope < 0 else ""
     off = sorted((abs(np.log(size / ratio)), text) for text, ratio in mistakes().items())
     likely = [text for error, text in off if error < LIMITS.named + doubt / 2]
     names = f": {', or '.join(likely[:2])}" if likely else ""

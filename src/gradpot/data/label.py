@@ -110,7 +110,7 @@ def label(
         for i in todo[n_found:]:
             try:
                 frame = labeled(structures[i], calculator)
-            except (RuntimeError, ArithmeticError, ValueError) as error:  # ASE's: RuntimeError
+            except (RuntimeError, ArithmeticError, ValueError) as error:  # ASE raises RuntimeError
                 reason = str(error).strip() or type(error).__name__
                 if not skip_failures:
                     raise InputError(

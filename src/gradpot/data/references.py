@@ -128,7 +128,7 @@ def isolated(frames: Frames, elements: np.ndarray) -> dict[int, float]:
 
 
 def given(energies: dict[str, float], elements: np.ndarray) -> dict[int, float]:
-    """Reference energies (eV) from those by chemical symbol, for the elements of the data.
+    """Reference energies (eV) given by chemical symbol, for the elements of the data.
 
     Raises:
         InputError: a symbol is not an element, or an element is missing.

@@ -117,5 +117,5 @@ def _lengths(atoms: Atoms, pairs: np.ndarray) -> Float[np.ndarray, "n_bonds"]:
 
 
 def _name(atoms: Atoms, index: int | np.integer) -> str:
-    """An atom as "H7": its symbol and its position in the file, from 0."""
+    """An atom as "H7": its symbol and its index, counted from 0."""
     return f"{atoms.symbols[index]}{index}"

@@ -55,7 +55,7 @@ class Settings:
     log_every_fs: float = _setting(5.0, "Time between rows of the log", POSITIVE)
     save_every_fs: float = _setting(10.0, "Time between frames of the trajectory", POSITIVE)
     keep_velocities: bool = _setting(False, "Start with the momenta of the structure")
-    max_temperature_K: float | None = _setting(None, "Stop above; default: max(10 T, T + 3000)")
+    max_temperature_K: float | None = _setting(None, "Upper limit; default: max(10 T, T + 3000)")
     max_stretch: float = _setting(
         2.0, "Stop when a bond is stretched by this factor; inf: never", MORE_THAN_ONE
     )

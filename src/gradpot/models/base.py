@@ -62,4 +62,4 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, graph: Graph) -> Float[Tensor, "n_atoms"] | tuple[Tensor, Tensor]:
-        """Energy of each atom, in the model's own unit; with `direct`, also forces, per Å."""
+        """Energy of each atom in a unit of the model; with `direct`, also forces in it per Å."""

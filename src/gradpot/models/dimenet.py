@@ -272,7 +272,7 @@ class Outputs(Stack):
         self.up = stacked(n_blocks, n_in, n_up)
         self.hidden = nn.ParameterList(stacked(n_blocks, *pair) for pair in pairwise(sizes[1:]))
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(n_blocks, 1, n)) for n in hidden)
-        # the published zeros give no forces at first; forces from these are of the size of labels
+        # the published zeros give no forces at first; these give forces of the size of the labels
         self.last = stacked(n_blocks, sizes[-1], 1, 0.1 * gain(activation))
         self.activation = deepcopy(activation)
 

@@ -64,7 +64,7 @@ class Derivatives(NamedTuple):
         if not self.noise <= LEAK:
             found.append(
                 f"two calls with the same inputs differ by {self.noise:.1e} (relative): is there "
-                "dropout or another random number? Do not trust the rest of this report"
+                "dropout or other randomness? Do not trust the rest of this report"
             )
         if not self.leak <= LEAK:
             norms = ", ".join(self.training_norms)

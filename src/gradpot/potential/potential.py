@@ -22,7 +22,7 @@ NOT_CONSERVATIVE = (
 )
 NOT_SMOOTH = (
     "the energy of this model has a cone at sites of high symmetry, because it uses the norm of "
-    "vector features, as PaiNN was published: phonons and elastic constants from it are wrong; "
+    "vector features, as published for PaiNN: phonons and elastic constants from it are wrong; "
     "train a PaiNN with model.vector_norm=smooth, the default, for these"
 )
 

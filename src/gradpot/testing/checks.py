@@ -31,7 +31,7 @@ from gradpot.train.weights import flatten
 DISPLACEMENTS = (1e-4, 1e-3, 1e-2, 1e-1)
 # largest relative change of a force constant from the first displacement to each of the next two.
 # With a smooth energy the change grows as the square of the displacement: networks with random
-# weights are stiff, and reach 0.01 and 0.3. A cone changes them by a factor of 10 each
+# weights are stiff, and reach 0.01 and 0.3. With a cone, force constants change tenfold each time
 LARGEST_CHANGE = (0.03, 0.5)
 
 
@@ -259,7 +259,7 @@ def elements_matter(model: Model) -> None:
 def perfect_crystal_has_no_forces(model: Model) -> None:
     """Forces vanish by symmetry in fcc argon."""
     if model.direct and not model.invariant:
-        raise SkipTest("the model has neither a gradient nor a symmetry that would say so")
+        raise SkipTest("neither a gradient nor a symmetry makes the model's forces vanish")
     forces = _properties(model, bulk("Ar", "fcc", 5.3, cubic=True)).forces
     assert_close(forces, torch.zeros_like(forces), rtol=0, atol=1e-12)
 

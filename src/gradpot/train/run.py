@@ -238,10 +238,10 @@ def _notices(settings: Config, task: Task, state: State, n_compositions: int) ->
     if not task.parts.test.shape[0]:
         notices.append("no frames are left for a test: parity.png shows the validation frames")
     if settings.train.compile == "auto" and not plan.compile:
-        why = "the run is too short to win back the time"
+        why = "the run is too short for compiling to pay off"
         if model.slow_to_compile:
             name = settings.model.name
-            why = f"that takes long for {name}; train.compile=true compiles it anyway"
+            why = f"compiling {name} takes long; train.compile=true compiles it anyway"
         notices.append(f"the training step is not compiled: {why}")
     fitted = settings.rescale.references in ("auto", "least-squares")
     if fitted and n_compositions < len(task.rescaling.references):

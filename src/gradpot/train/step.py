@@ -107,7 +107,7 @@ def _check(compiled: Gradients, eager: Gradients, example: Batch, task: Task, st
         return "" if near else "wrong loss or gradient"
 
     if why := problem(example):
-        raise RuntimeError(f"{why} even for the batch that was traced: a fault of the compiler")
+        raise RuntimeError(f"{why} even for the batch that was traced: a compiler bug")
     n_frames, n_traced = task.data.cell.shape[0], example.graph.cell.shape[0]
     for n in sorted({3, task.plan.config.train.batch_size}):
         one = batch(task.data, torch.arange(n) % n_frames)

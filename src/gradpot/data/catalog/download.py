@@ -1,9 +1,9 @@
 """Transfer one file over HTTP, resuming where an earlier attempt stopped.
 
 `resume` is a downloader for `pooch`, which compares checksums and moves the file to its place, but
-begins every transfer anew. What has arrived stays in `FILE.part`; `FILE.part.json` says which
-version of the remote file it is (ETag or Last-Modified), so that halves of two versions are never
-joined.
+starts every transfer from the beginning. What has arrived stays in `FILE.part`; `FILE.part.json`
+says which version of the remote file it is (ETag or Last-Modified), so that halves of two versions
+are never joined.
 """
 
 import fcntl
@@ -23,7 +23,7 @@ CHUNK = 1 << 16
 def resume(url: str, output_file: str, pooch=None, *, part: Path, progress: bool = False) -> None:
     """Download `url` to `output_file` by way of `part`.
 
-    A connection that breaks after delivering something is opened again, up to `ATTEMPTS` in all.
+    A connection that breaks after delivering something is reopened, `ATTEMPTS` attempts in all.
 
     Raises:
         requests.RequestException: no connection, an error status, or too many breaks; what has
@@ -70,7 +70,7 @@ def only_one(part: Path):
 
 
 def _receive(url: str, part: Path, state: Path, progress: bool) -> None:
-    """Append what is missing to `part`; begin anew if the remote file has changed."""
+    """Append what is missing to `part`; start over if the remote file has changed."""
     import requests
     from tqdm import tqdm
 
