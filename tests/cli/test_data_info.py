@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from commands import gradpot
 from typer.testing import CliRunner
 
 from gradpot.cli import app, commands
@@ -88,3 +89,16 @@ def test_help_needs_no_heavy_modules():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_labels_under_other_names_are_missed_loudly(monkeypatch, capsys, tmp_path):
+    """The names that the file has are what a user needs to see."""
+    (tmp_path / "other.xyz").write_text(
+        "1\nProperties=species:S:1:pos:R:3:my_forces:R:3 my_energy=-1.5\nHe 0 0 0 0.1 0 0\n"
+    )
+    said = gradpot(monkeypatch, capsys, ["data", "info", str(tmp_path / "other.xyz")])
+    out = " ".join(said.out.split())
+    assert "warning: there are neither energies nor forces" in out
+    assert "the file has my_energy, my_forces" in out
+    assert "there are no energies and forces to compare" in out
+    assert "found no problems" not in out

@@ -119,7 +119,8 @@ def _raw(
         present = [key for key in candidates if key in keys]
         chosen.append(present[0] if present else None)
         if not present:
-            notices.append(f"no {name}: looked for {', '.join(candidates)}")
+            has = f"the file has {', '.join(keys)}" if keys else "the file has no other fields"
+            notices.append(f"no {name}: looked for {', '.join(candidates)}; {has}")
         elif len(present) > 1:
             notices.append(f"{name} from {present[0]}; not used: {', '.join(present[1:])}")
         elif present[0] != candidates[0]:

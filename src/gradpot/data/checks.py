@@ -149,6 +149,8 @@ def warnings(summary: dict[str, Any], random_split: bool) -> list[str]:
     from ase.data import atomic_numbers, covalent_radii
 
     found = []
+    if summary["energy_eV"] is None and summary["forces_eV_A"] is None:
+        found.append("there are neither energies nor forces: are they under other names?")
     for judged in (summary["consistency"], summary["stress_consistency"]):
         if judged and judged["verdict"] in ("sign error", "unit error"):
             found.append(f"{judged['verdict']}: {judged['text']}")

@@ -102,6 +102,8 @@ def check_forces(frames: Frames) -> dict[str, Any]:
         the fields are absent if there are too few pairs for a fit.
     """
     nothing = "no two labeled frames have the same atoms in the same order and the same cell"
+    if np.isnan(frames.energy).all() or np.isnan(frames.forces).all():
+        nothing = "there are no energies and forces to compare"
     return _report(near_pairs(frames), nothing, {})
 
 
