@@ -36,7 +36,7 @@ from ase.vibrations import Vibrations
 from speed import RESULTS, append, common
 
 from gradpot import Calculator
-from gradpot.md import run as md
+from gradpot.md import dynamics as md
 
 ROWS = RESULTS / "physics.jsonl"
 STRETCH = (0.85, 1.25)

@@ -14,7 +14,7 @@ from gradpot import Potential, build, save
 from gradpot.cli import commands  # noqa: F401 (in this order, which is that of the help)
 from gradpot.compile import export
 from gradpot.compile.step import has_compiler
-from gradpot.md.run import LOG, read_log
+from gradpot.md.dynamics import LOG, read_log
 
 REFERENCES = {1: -13.0, 6: -1030.0, 8: -2040.0}
 START = ["--time-ps", "0.001", "--temperature-K", "10"]

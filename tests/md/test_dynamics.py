@@ -18,8 +18,8 @@ from ase.md.verlet import VelocityVerlet
 from numpy.testing import assert_allclose
 
 from gradpot import Calculator, InputError, Model, Potential, build, cli, save
+from gradpot.md.dynamics import LOG, SUMMARY, TRAJECTORY, Settings, claim, drift, read_log, run
 from gradpot.md.limits import Limits, bonds, too_close
-from gradpot.md.run import LOG, SUMMARY, TRAJECTORY, Settings, claim, drift, read_log, run
 from gradpot.md.velocities import degrees_of_freedom, thermalize
 from gradpot.process import signals
 from lj import LennardJones

@@ -57,7 +57,7 @@ def md_command(
     Write a trajectory, a log, a summary and a plot. If the dynamics blow up,
     the run stops and keeps what it has written.
     """
-    from gradpot.md import run as md
+    from gradpot.md import dynamics as md
     from gradpot.process import signals
 
     if compile not in COMPILE:

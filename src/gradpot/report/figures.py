@@ -136,7 +136,7 @@ def dynamics(log: Mapping[str, Float[np.ndarray, "n_rows"]], path: str | Path) -
     """Energies, temperature and, at constant pressure, the volume over time.
 
     Args:
-        log: columns of `md.csv`, see `md.run.read_log`.
+        log: columns of `md.csv`, see `md.dynamics.read_log`.
         path: of the PNG file.
     """
     time, total_energy = log["time_fs"] / 1000.0, log["total_eV"]
