@@ -40,10 +40,16 @@ MOLECULES = {
 }
 NAMES = ("painn", "schnet", "gemnet-dt", "dimenet++", "cgcnn", "forcenet")
 ADAM = "train.optimizer=adam"
+# the only norm that PaiNN had when most of its rows were made
+PUBLISHED = "model.vector_norm=published"
 # name -> arguments of `gradpot train`; rows with Adam are from when it was the default
 OURS = {f"gradpot-{name}": name for name in NAMES}
 OURS |= {f"gradpot-{name}-adam": f"{name} {ADAM}" for name in NAMES}
-OURS["gradpot-painn-128-adam"] = f"painn {ADAM} model.width=128 train.learning_rate=5e-3"
+OURS["gradpot-painn-published"] = f"painn {PUBLISHED}"
+OURS["gradpot-painn-adam"] = f"painn {ADAM} {PUBLISHED}"
+OURS["gradpot-painn-128-adam"] = (
+    f"painn {ADAM} model.width=128 train.learning_rate=5e-3 {PUBLISHED}"
+)
 OURS["gradpot-gemnet-dt-irelu-adam"] = f"gemnet-dt {ADAM} model.output_activation=irelu"
 # CPU seconds of the run that measures a peer's steps per second: ignored, then measured
 PROBE_S = (10.0, 30.0)

@@ -147,6 +147,8 @@ class Case(NamedTuple):
             f"train.compile={str(self.model not in SLOW).lower()}",
             f"rescale.mode={self.rescale}",
         ]
+        if self.model == "painn":  # the only norm that PaiNN had when these studies began
+            chosen.append("model.vector_norm=published")
         if self.rescale in CONSTANT:
             chosen.append(CONSTANT[self.rescale])
         if self.model in SLOW:

@@ -24,9 +24,9 @@ LINES = {
     "nequip": ("NequIP", "^"),
     "mace": ("MACE", "D"),
     "schnetpack-painn": ("SchNetPack, PaiNN", "s"),
-    "gradpot-painn": ("gradpot, PaiNN", "o"),
+    "gradpot-painn-published": ("gradpot, PaiNN", "o"),
 }
-OURS = "gradpot-painn"
+OURS = "gradpot-painn-published"
 MOLECULES = ("ethanol", "aspirin")
 MINUTES = (2.5, 5, 10, 20)
 ERRORS = {"ethanol": (5, 10, 20, 40), "aspirin": (12.5, 25, 50, 100, 200)}
