@@ -1,6 +1,7 @@
 """Readers of npz, files that ASE reads and databases, and messages about broken files."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -603,3 +604,60 @@ def test_frames_go_back_to_ase(tmp_path):
     atoms = read(tmp_path / "a.traj").atoms(0)
     assert atoms.get_potential_energy() == -1.5
     assert atoms.get_forces()[1, 2] == -0.25
+
+
+def xyz(path: Path, *heads: str) -> Path:
+    """An extended XYZ file of two hydrogen atoms per comment line."""
+    atoms = "H 0 0 0 0 0 0.02\nH 0 0 0.8 0 0 -0.02\n"
+    columns = "Properties=species:S:1:pos:R:3:force:R:3"
+    path.write_text("".join(f"2\n{columns} {head}\n{atoms}" for head in heads))
+    return path
+
+
+def test_a_word_without_a_value_is_no_energy(tmp_path):
+    """ASE reads "E -76.357", as ORCA writes it, as E=True, which is 1.0."""
+    path = tmp_path / "orca.xyz"
+    path.write_text("1\nCoordinates from ORCA-job x E -76.357\nO 0 0 0\n")
+    frames = read(path)
+    assert np.isnan(frames.energy).all()
+    assert "not read: E has no value; write NAME=VALUE" in frames.notices
+
+
+def test_units_in_the_comment_line_are_used(tmp_path):
+    frames = read(
+        xyz(tmp_path / "a.xyz", "energy=-1.17 energy-unit=hartree force_units=hartree/bohr")
+    )
+    np.testing.assert_allclose(frames.energy, -1.17 * 27.211386, rtol=1e-7)
+    np.testing.assert_allclose(frames.forces[0, 2], 0.02 * 51.422067, rtol=1e-7)
+    with pytest.raises(InputError, match="its energy unit is 'hartree', but --energy-unit"):
+        read(tmp_path / "a.xyz", energy_unit="eV")
+    with pytest.raises(InputError, match="frame 1 has energy_unit=eV, and frames before it have"):
+        read(xyz(tmp_path / "b.xyz", "energy=-1 energy_unit=Ha", "energy=-1 energy_unit=eV"))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        'lattice="4 0 0 0 4 0 0 0 4"',
+        'cell="4 0 0 0 4 0 0 0 4"',
+        'Lattice="4 0 0 0 4 0 0 0 4" PBC="F F F"',
+    ],
+)
+def test_cells_that_ase_ignores_are_refused(tmp_path, head):
+    with pytest.raises(InputError, match=r"ASE does not read as a cell; write it as (Lattice|pbc)"):
+        read(xyz(tmp_path / "a.xyz", head))
+
+
+def test_stress_that_an_author_added_to_a_database_needs_a_label(tmp_path):
+    """ASE has converted what its calculators computed, and nothing else."""
+    from ase.build import bulk
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.db import connect
+
+    stress = np.array([-0.07, -0.07, -0.07, 0.0, 0.0, 0.0])
+    for name, results in (("both", {"stress": stress}), ("data", {})):
+        atoms = bulk("Cu", cubic=True)
+        atoms.calc = SinglePointCalculator(atoms, energy=-1.0, **results)
+        connect(tmp_path / f"{name}.db").write(atoms, data={"stress": 1602.0 * stress})
+    assert read(tmp_path / "both.db").stress[0, 0, 0] == pytest.approx(-0.07)
+    assert np.isnan(read(tmp_path / "data.db").stress).all()

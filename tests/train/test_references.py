@@ -98,3 +98,13 @@ def test_printed():
     text = str(rescaling(frames(MIXED, exact_energies()), "offset", TRUE))
     assert "offset" in text
     assert "H -13.5000" in text
+
+
+def test_a_periodic_cell_of_one_atom_is_no_isolated_atom():
+    data = frames([[29], [29]], [-96.49, -99.93])
+    data.pbc[:] = True
+    data.cell[:] = np.eye(3) * np.array([13.0, 2.5])[:, None, None]
+    assert isolated(data, np.array([29])) == {29: -96.49}
+    data.pbc[:] = False
+    with pytest.raises(InputError, match=r"number 29 have the energies -96.49 and -99.93 eV"):
+        isolated(data, np.array([29]))

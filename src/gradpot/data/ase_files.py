@@ -72,8 +72,46 @@ def read_ase(path: Path) -> Raw:
         InputError: ASE cannot read the file, or a label has a wrong shape.
     """
     structures, kind = load(path, stress_as_written=True)
-    raw = _raw(path, structures, [_fields(atoms) for atoms in structures], {})
-    return raw._replace(default=ASE_UNITS, stress=raw.stress if kind != "extxyz" else None)
+    fields = [_fields(atoms) for atoms in structures]
+    raw = _raw(path, structures, fields, {})._replace(default=ASE_UNITS)
+    if kind != "extxyz":
+        return raw
+    check_spelling(path, fields)
+    return raw._replace(stress=None, units=stated_units(path, fields))
+
+
+def check_spelling(path: Path, fields: Sequence[dict]) -> None:
+    """Refuse cells and pbc under names that ASE ignores, which would make molecules of crystals.
+
+    Raises:
+        InputError: names the first such field, and how ASE spells it.
+    """
+    right = {"lattice": "Lattice", "cell": "Lattice", "pbc": "pbc", "periodic": "pbc"}
+    for i, frame in enumerate(fields):
+        for key in frame:
+            if key.lower() in right:
+                raise InputError(
+                    f"{path}: frame {i} has a field {key!r}, which ASE does not read as a cell; "
+                    f"write it as {right[key.lower()]}"
+                )
+
+
+def stated_units(path: Path, fields: Sequence[dict]) -> Declared:
+    """Units that the comment lines of an extxyz file state, such as `energy-unit=hartree`.
+
+    Raises:
+        InputError: frames state different units.
+    """
+    found: dict[str, str] = {}
+    for i, frame in enumerate(fields):
+        for key, value in frame.items():
+            name = re.fullmatch(r"(energy|length|force)s?[-_ ]?units?", key.lower())
+            if name and str(value) != found.setdefault(name[1], str(value)):
+                raise InputError(
+                    f"{path}: frame {i} has {key}={value}, and frames before it have "
+                    f"{found[name[1]]}; convert them to one unit"
+                )
+    return Declared(**found)
 
 
 def read_database(path: Path) -> Raw:
@@ -89,15 +127,18 @@ def read_database(path: Path) -> Raw:
         metadata = dict(database.metadata)
         rows = list(database.select())
         structures = [row.toatoms() for row in rows]
-        fields = [{**_fields(a), **r.key_value_pairs, **r.data} for a, r in zip(structures, rows)]
+        # what ASE's calculator computed is in ASE's units, and comes before what authors added
+        fields = [{**r.key_value_pairs, **r.data, **_fields(a)} for a, r in zip(structures, rows)]
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"ASE cannot read {path} as a database ({reason})") from None
     names = {**metadata.get("_property_unit_dict", {}), "": metadata.get("_distance_unit")}
     raw = _raw(path, structures, fields, names)
-    if metadata.keys() & {"_property_unit_dict", "_distance_unit"}:
-        return raw._replace(stress=None)
-    return raw._replace(default=ASE_UNITS)
+    schnetpack = metadata.keys() & {"_property_unit_dict", "_distance_unit"}
+    added = any("stress" in f.keys() - getattr(a.calc, "results", {}).keys()
+                for f, a in zip(fields, structures))  # fmt: skip
+    raw = raw._replace(stress=None) if schnetpack or added else raw
+    return raw if schnetpack else raw._replace(default=ASE_UNITS)
 
 
 def _fields(atoms: "Atoms") -> dict[str, Any]:
@@ -113,8 +154,13 @@ def _raw(
 ) -> Raw:
     """Geometries, and labels from the fields of each structure; `units` by field, length as ""."""
     n_atoms = np.array([len(atoms) for atoms in structures])
+    # ASE turns a word of a comment line that has no value into True
+    words = {k for frame in fields for k, v in frame.items() if isinstance(v, bool | np.bool_)}
+    fields = [{k: v for k, v in frame.items() if k not in words} for frame in fields]
     keys = sorted({key for frame in fields for key in frame if frame[key] is not None})
     notices, chosen = [], []
+    if unread := sorted(words & {*ENERGY_KEYS, *FORCE_KEYS}):
+        notices.append(f"not read: {', '.join(unread)} has no value; write NAME=VALUE")
     for name, candidates in (("energies", ENERGY_KEYS), ("forces", FORCE_KEYS)):
         present = [key for key in candidates if key in keys]
         chosen.append(present[0] if present else None)

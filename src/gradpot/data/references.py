@@ -11,7 +11,12 @@ from jaxtyping import Float
 
 from gradpot.data.frames import Frames
 from gradpot.errors import InputError, unknown
-from gradpot.geometry import N_ELEMENTS
+from gradpot.geometry import N_ELEMENTS, neighbor_list
+
+ISOLATED = 8.0
+"""Å; images of an isolated atom are further away, neighbors in crystals are closer"""
+SAME_ENERGY = 1e-4
+"""eV; the same calculation repeated differs by less"""
 
 
 class Rescaling(NamedTuple):
@@ -116,14 +121,24 @@ def least_squares(frames: Frames) -> dict[int, float]:
 
 
 def isolated(frames: Frames, elements: np.ndarray) -> dict[int, float]:
-    """Energies (eV) of the frames that are a single atom.
+    """Energies (eV) of the frames that are a single atom, in a box that keeps its images away.
+
+    A crystal with one atom per cell is not an isolated atom.
 
     Raises:
-        InputError: an element has no such frame.
+        InputError: an element has no such frame, or frames with different energies.
     """
-    alone = (frames.n_atoms == 1) & np.isfinite(frames.energy)
-    numbers = frames.numbers[frames.first[:-1][alone]]
-    found = dict(zip(numbers.tolist(), frames.energy[alone].tolist(), strict=True))
+    found: dict[int, float] = {}
+    for i in np.flatnonzero((frames.n_atoms == 1) & np.isfinite(frames.energy)).tolist():
+        position = frames.positions[frames.first[i], None]
+        if neighbor_list(position, frames.cell[i], frames.pbc[i], ISOLATED)[1].size:
+            continue
+        z, energy = int(frames.numbers[frames.first[i]]), float(frames.energy[i])
+        if abs(found.setdefault(z, energy) - energy) > SAME_ENERGY:
+            raise InputError(
+                f"single atoms of number {z} have the energies {found[z]:.6g} and {energy:.6g} eV "
+                f"(frame {i}); keep one of them"
+            )
     return _complete(found, elements, "no frame of a single atom with an energy")
 
 
