@@ -532,3 +532,57 @@ def test_a_network_with_cones_is_called_one(tmp_path):
     with pytest.warns(UserWarning, match="cone"):  # of the model that the run measures in the end
         train(config(override({}, keys)), tmp_path / "run", say=said.append)
     assert any("warning: the energy of this model has a cone" in line for line in said)
+
+
+def labeled(path, n_train: int, train: dict, rest: dict, numbers=(29, 29)) -> Path:
+    """A file of dimers: the first frames with some labels, the others with other ones."""
+    from ase import Atoms
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.io import write
+
+    frames, rng = [], np.random.default_rng(0)
+    for i in range(12):
+        atoms = Atoms(numbers, [[0, 0, 0], [0, 0, 2.2 + 0.2 * rng.random()]])
+        every = {"energy": -1.0 - rng.random(), "forces": rng.normal(size=(2, 3))}
+        wanted = train if i < n_train else rest
+        atoms.calc = SinglePointCalculator(atoms, **{k: every[k] for k in wanted})
+        frames.append(atoms)
+    write(path, frames)
+    return path
+
+
+BLOCKS = ["data.split=block", "data.n_train=6", "data.n_valid=3", "train.epochs=1"]
+BLOCKS += ["model.width=8", "model.n_layers=1"]
+BOTH = ("energy", "forces")
+
+
+@pytest.mark.parametrize(
+    ("train_labels", "other_labels", "keys", "message"),
+    [
+        (("forces",), BOTH, [], "no training frame has a label for energy, though others have"),
+        (BOTH, ("energy",), ["loss.energy=0"], "no validation frame has a label for forces"),
+    ],
+)
+def test_labels_count_where_they_are_used(tmp_path, train_labels, other_labels, keys, message):
+    file = labeled(tmp_path / "a.extxyz", 6, train_labels, other_labels)
+    settings = config(override({"data": {"file": str(file)}}, [*BLOCKS, *keys]))
+    with pytest.raises(InputError, match=message):
+        train(settings, tmp_path / "run", say=lambda line: None)
+    assert not (tmp_path / "run").exists()
+
+
+def test_elements_that_no_training_frame_has_are_refused_with_given_references(tmp_path):
+    file = labeled(tmp_path / "a.extxyz", 6, BOTH, BOTH)
+    gold = labeled(tmp_path / "gold.extxyz", 6, BOTH, BOTH, numbers=(29, 79))
+    file.write_text(file.read_text() + gold.read_text())
+    tables = {"data": {"file": str(file)}, "rescale": {"references": {"Cu": -1.0, "Au": -2.0}}}
+    with pytest.raises(InputError, match=r"no training frame has the elements \[79\]"):
+        train(config(override(tables, BLOCKS)), tmp_path / "run", say=lambda line: None)
+
+
+def test_cells_and_stress_belong_to_the_fingerprint():
+    frames = read("ethanol").take(np.arange(3))
+    other = frames._replace(stress=np.zeros_like(frames.stress))
+    assert frames.has_fingerprint(frames.fingerprint())
+    assert not other.has_fingerprint(frames.fingerprint())
+    assert not frames._replace(cell=frames.cell + 9.0).has_fingerprint(frames.fingerprint())

@@ -63,10 +63,23 @@ class Frames(NamedTuple):
         return np.unique(self.composition, axis=0).shape[0]
 
     def fingerprint(self) -> str:
-        """A hash of atoms, positions, energies and forces: equal for equal data in any format."""
+        """A hash of structures and labels: equal for equal data in any format."""
+        names = ("n_atoms", "numbers", "positions", "energy", "forces", "cell", "pbc", "stress")
+        return f"2:{self._hash(names)}"
+
+    def has_fingerprint(self, fingerprint: str) -> bool:
+        """Whether these are the frames with this fingerprint, also one of an older version.
+
+        Older fingerprints have no "2:" and do not cover cells and stress.
+        """
+        if fingerprint.startswith("2:"):
+            return fingerprint == self.fingerprint()
+        return fingerprint == self._hash(("n_atoms", "numbers", "positions", "energy", "forces"))
+
+    def _hash(self, names: tuple[str, ...]) -> str:
         digest = hashlib.sha256()
-        for array in (self.n_atoms, self.numbers, self.positions, self.energy, self.forces):
-            digest.update(np.ascontiguousarray(array).tobytes())
+        for name in names:
+            digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
         return digest.hexdigest()
 
     def atoms(self, i: int) -> "Atoms":

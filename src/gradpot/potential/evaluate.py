@@ -95,7 +95,7 @@ def evaluate_file(
         say(notice)
     try:  # the model may lie in the folder of its run
         parts = json.loads(Path(model).with_name("split.json").read_text())
-        n_train = len(parts["train"]) if parts["data"] == frames.fingerprint() else 0
+        n_train = len(parts["train"]) if frames.has_fingerprint(str(parts["data"])) else 0
     except (OSError, ValueError, KeyError, TypeError):
         n_train = 0
     if n_train:

@@ -9,7 +9,7 @@ import torch
 from gradpot import __version__
 from gradpot.compile.package import DTYPES
 from gradpot.data.checks import inspect
-from gradpot.data.files import require
+from gradpot.data.files import n_missing, require
 from gradpot.data.frames import Frames
 from gradpot.data.references import Rescaling, given, isolated, least_squares, rescaling
 from gradpot.data.source import read
@@ -94,7 +94,7 @@ def train(
     for notice in _notices(settings, task, state, frames.n_compositions):
         say(notice)
     if begun:
-        _restore(task, state, frames.fingerprint(), say)
+        _restore(task, state, frames, say)
     else:
         out.mkdir(parents=True, exist_ok=True)
         parts = {name: part.tolist() for name, part in task.parts._asdict().items()}
@@ -117,6 +117,8 @@ def prepare(settings: Config, frames: Frames, out: Path, say: Say = print) -> tu
     wanted, n_frames = settings.data, frames.n_atoms.shape[0]
     numbers = wanted.n_train, wanted.n_valid, wanted.n_test
     parts = split(n_frames, wanted.split, *numbers, settings.seed)
+    for notice in _check_labels(settings, frames, parts):
+        say(notice)
     scale = _rescaling(settings, frames, parts)
     torch.manual_seed(settings.seed)
     dtype = DTYPES[settings.train.dtype]
@@ -128,6 +130,32 @@ def prepare(settings: Config, frames: Frames, out: Path, say: Say = print) -> tu
         say(notice)
     state = State(model, settings.train.optimizer, settings.train.weight_decay)
     return Task(plan, data, parts, scale, out), state
+
+
+def _check_labels(settings: Config, frames: Frames, parts: Split) -> list[str]:
+    """Notices of labels that validation frames lack.
+
+    Raises:
+        InputError: no training frame has a label that the loss needs, or validation frames have
+            none of them, so that no model could be called the best.
+    """
+    loss = settings.loss
+    wanted = [name for name in ("energy", "forces", "stress") if getattr(loss, name) > 0]
+    lacking = {}
+    for name, part in (("training", parts.train), ("validation", parts.valid)):
+        counts = n_missing(frames.take(part))
+        lacking[name] = [label for label in wanted if counts[label] == part.shape[0]]
+    if lacking["training"]:
+        raise InputError(
+            f"no training frame has a label for {', '.join(lacking['training'])}, though others "
+            "have; choose another data.split, or a weight of 0 in the loss"
+        )
+    if lacking["validation"] == wanted:
+        raise InputError(
+            f"no validation frame has a label for {', '.join(wanted)}, so the best model cannot be "
+            "found; choose another data.split"
+        )
+    return [f"warning: no validation frame has {label}" for label in lacking["validation"]]
 
 
 def read_data(data: Data) -> Frames:
@@ -212,7 +240,7 @@ def _rescaling(settings: Config, frames: Frames, parts: Split) -> Rescaling:
     else:
         file = settings.data.model_copy(update={"file": source})
         references = isolated(read_data(file), elements)
-    missing = set(elements.tolist()) - references.keys()
+    missing = set(elements.tolist()) - set(training.numbers.tolist())
     if missing:
         raise InputError(
             f"no training frame has the elements {sorted(missing)}, which the file has; train on "
@@ -249,7 +277,7 @@ def _notices(settings: Config, task: Task, state: State, n_compositions: int) ->
     return notices
 
 
-def _restore(task: Task, state: State, fingerprint: str, say: Say) -> None:
+def _restore(task: Task, state: State, frames: Frames, say: Say) -> None:
     """Restore the state, after checking that settings and data are those of the run.
 
     Raises:
@@ -264,10 +292,10 @@ def _restore(task: Task, state: State, fingerprint: str, say: Say) -> None:
                 f"{', '.join(FREE)} may change"
             )
     try:
-        begun_with = json.loads((out / "split.json").read_text())["data"]
+        begun_with = str(json.loads((out / "split.json").read_text())["data"])
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{out / 'split.json'} is damaged; begin a new run") from None
-    if begun_with != fingerprint:
+    if not frames.has_fingerprint(begun_with):
         raise InputError(
             f"the frames of {config.data.file} are not those that {out} was begun with"
         )
