@@ -516,7 +516,25 @@ def test_labels_under_other_names(tmp_path):
     write(tmp_path / "b.xyz", molecule(extra={"REF_energy": -3.0}))
     both = read(tmp_path / "b.xyz")
     assert both.energy[0] == -1.5
-    assert "energies from energy; not used: REF_energy" in both.notices
+    assert "energies from energy" in both.notices
+    assert "labels not used: REF_energy" in both.notices
+
+
+@pytest.mark.parametrize(
+    ("fields", "energy", "force"),
+    [
+        ("energy=-7 dft_energy=-31", -31.0, 0.5),  # a model's energy beside the labels
+        ("energy=-7", np.nan, 0.5),  # of another family than the forces: no label
+        ("dft_energy=-31 REF_energy=-30", -31.0, 0.5),
+    ],
+)
+def test_energies_and_forces_come_from_one_family(tmp_path, fields, energy, force):
+    columns = "Properties=species:S:1:pos:R:3:dft_force:R:3"
+    (tmp_path / "a.xyz").write_text(f"1\n{columns} {fields}\nH 0 0 0 0 0 0.5\n")
+    frames = read(tmp_path / "a.xyz")
+    np.testing.assert_array_equal(frames.energy, [energy])
+    assert frames.forces[0, 2] == force
+    assert any(notice.startswith("labels not used: ") for notice in frames.notices)
 
 
 def test_free_energy_is_not_the_energy(tmp_path):

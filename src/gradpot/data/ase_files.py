@@ -22,11 +22,18 @@ from gradpot.errors import InputError
 if TYPE_CHECKING:
     from ase import Atoms
 
-# in order of preference, without `free_energy`, which is another quantity
-ENERGY_KEYS = ("energy", "Energy", "REF_energy", "ref_energy", "dft_energy", "DFT_energy")
-ENERGY_KEYS += ("total_energy", "TotEnergy", "energy_U0", "E")
-FORCE_KEYS = ("forces", "force", "Forces", "REF_forces", "ref_forces", "dft_forces", "DFT_forces")
-FORCE_KEYS += ("dft_force", "REF_force", "F")
+# names of energies and of forces, families and names in order of preference. Energies and forces
+# are taken from one family: a model's energy beside reference forces is no label. `free_energy` is
+# another quantity
+FAMILIES = {
+    "plain": (
+        ("energy", "Energy", "total_energy", "TotEnergy", "energy_U0", "E"),
+        ("forces", "force", "Forces", "F"),
+    ),
+    "REF": (("REF_energy", "ref_energy"), ("REF_forces", "ref_forces", "REF_force")),
+    "DFT": (("dft_energy", "DFT_energy"), ("dft_forces", "DFT_forces", "dft_force")),
+}
+LABELS = [name for family in FAMILIES.values() for names in family for name in names]
 ASE_UNITS = Declared("eV", "Ang")
 # prefix of names that ASE would otherwise treat in its own way
 MASK = "_as_written_"
@@ -158,20 +165,19 @@ def _raw(
     words = {k for frame in fields for k, v in frame.items() if isinstance(v, bool | np.bool_)}
     fields = [{k: v for k, v in frame.items() if k not in words} for frame in fields]
     keys = sorted({key for frame in fields for key in frame if frame[key] is not None})
-    notices, chosen = [], []
-    if unread := sorted(words & {*ENERGY_KEYS, *FORCE_KEYS}):
+    notices = []
+    if unread := sorted(words & {*LABELS}):
         notices.append(f"not read: {', '.join(unread)} has no value; write NAME=VALUE")
-    for name, candidates in (("energies", ENERGY_KEYS), ("forces", FORCE_KEYS)):
-        present = [key for key in candidates if key in keys]
-        chosen.append(present[0] if present else None)
-        if not present:
+    energy_key, force_key = chosen = choose_labels(keys)
+    unused = [key for key in LABELS if key in keys and key not in chosen]
+    for name, key in (("energies", energy_key), ("forces", force_key)):
+        if key is None:
             has = f"the file has {', '.join(keys)}" if keys else "the file has no other fields"
-            notices.append(f"no {name}: looked for {', '.join(candidates)}; {has}")
-        elif len(present) > 1:
-            notices.append(f"{name} from {present[0]}; not used: {', '.join(present[1:])}")
-        elif present[0] != candidates[0]:
-            notices.append(f"{name} from {present[0]}")
-    energy_key, force_key = chosen
+            notices.append(f"no {name}: looked for {', '.join(LABELS)}; {has}")
+        elif key not in ("energy", "forces") or unused:
+            notices.append(f"{name} from {key}")
+    if unused:
+        notices.append(f"labels not used: {', '.join(unused)}")
     vectors = [(n, 3) for n in n_atoms.tolist()]
     energy = np.array(_label(path, fields, energy_key, repeat(()))) if energy_key else None
     forces = np.concatenate(_label(path, fields, force_key, vectors)) if force_key else None
@@ -198,6 +204,20 @@ def _raw(
         units=Declared(*(unit if isinstance(unit, str) and unit else None for unit in said)),
         stress=StressLabel("stress", "eV/Ang^3", order, "tension") if "stress" in keys else None,
         notices=tuple(notices),
+    )
+
+
+def choose_labels(keys: Sequence[str]) -> tuple[str | None, str | None]:
+    """Names of the energies and of the forces to read, from one family of `FAMILIES`.
+
+    A family with both comes first, then one with forces. None if the family has none.
+    """
+    found = [
+        tuple(next((name for name in names if name in keys), None) for names in family)
+        for family in FAMILIES.values()
+    ]
+    return max(
+        found, key=lambda pair: (None not in pair, pair[1] is not None, pair != (None, None))
     )
 
 
