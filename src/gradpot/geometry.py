@@ -8,10 +8,10 @@ same both ways is computed for the first half only.
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+# the largest atomic number, oganesson
 MAX_Z = 118
-"""the largest atomic number, oganesson"""
+# rows of a table indexed by atomic number; row 0 belongs to no element
 N_ELEMENTS = MAX_Z + 1
-"""rows of a table indexed by atomic number; row 0 belongs to no element"""
 # below this, testing every pair is faster than building a cell list
 ALL_PAIRS_BELOW = 60
 
@@ -73,9 +73,7 @@ def edge_vectors(
 
 
 def minimum_image(
-    vectors: Float[np.ndarray, "*n 3"],
-    cell: Float[np.ndarray, "3 3"],
-    pbc: Bool[np.ndarray, "3"],
+    vectors: Float[np.ndarray, "*n 3"], cell: Float[np.ndarray, "3 3"], pbc: Bool[np.ndarray, "3"]
 ) -> Float[np.ndarray, "*n 3"]:
     """Shift vectors by whole cells until each fraction of a lattice vector is at most one half.
 

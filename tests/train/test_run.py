@@ -559,7 +559,7 @@ BOTH = ("energy", "forces")
 @pytest.mark.parametrize(
     ("train_labels", "other_labels", "keys", "message"),
     [
-        (("forces",), BOTH, [], "no training frame has a label for energy, though others have"),
+        (("forces",), BOTH, [], "no training frame has a label for energy; leave it out"),
         (BOTH, ("energy",), ["loss.energy=0"], "no validation frame has a label for forces"),
     ],
 )

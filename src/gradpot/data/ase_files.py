@@ -35,10 +35,12 @@ FAMILIES = {
 }
 LABELS = [name for family in FAMILIES.values() for names in family for name in names]
 ASE_UNITS = Declared("eV", "Ang")
+# what ASE calls the fields of an extxyz file that people spell in other ways
+SPELLING = {"lattice": "Lattice", "cell": "Lattice", "pbc": "pbc", "periodic": "pbc"}
 # prefix of names that ASE would otherwise treat in its own way
 MASK = "_as_written_"
+# eV; a smaller difference is rounding
 FREE_ENERGY_GAP = 1e-6
-"""eV; a smaller difference is rounding"""
 
 
 def load(path: Path, stress_as_written: bool = False) -> tuple[list["Atoms"], str]:
@@ -83,41 +85,29 @@ def read_ase(path: Path) -> Raw:
     raw = _raw(path, structures, fields, {})._replace(default=ASE_UNITS)
     if kind != "extxyz":
         return raw
-    check_spelling(path, fields)
     return raw._replace(stress=None, units=stated_units(path, fields))
-
-
-def check_spelling(path: Path, fields: Sequence[dict]) -> None:
-    """Refuse cells and pbc under names that ASE ignores, which would make molecules of crystals.
-
-    Raises:
-        InputError: names the first such field, and how ASE spells it.
-    """
-    right = {"lattice": "Lattice", "cell": "Lattice", "pbc": "pbc", "periodic": "pbc"}
-    for i, frame in enumerate(fields):
-        for key in frame:
-            if key.lower() in right:
-                raise InputError(
-                    f"{path}: frame {i} has a field {key!r}, which ASE does not read as a cell; "
-                    f"write it as {right[key.lower()]}"
-                )
 
 
 def stated_units(path: Path, fields: Sequence[dict]) -> Declared:
     """Units that the comment lines of an extxyz file state, such as `energy-unit=hartree`.
 
     Raises:
-        InputError: frames state different units.
+        InputError: frames state different units; or a field is a cell or pbc under a name that ASE
+            ignores, which would make molecules of crystals.
     """
     found: dict[str, str] = {}
-    for i, frame in enumerate(fields):
-        for key, value in frame.items():
-            name = re.fullmatch(r"(energy|length|force)s?[-_ ]?units?", key.lower())
-            if name and str(value) != found.setdefault(name[1], str(value)):
-                raise InputError(
-                    f"{path}: frame {i} has {key}={value}, and frames before it have "
-                    f"{found[name[1]]}; convert them to one unit"
-                )
+    for i, (key, value) in ((i, item) for i, frame in enumerate(fields) for item in frame.items()):
+        if key.lower() in SPELLING:
+            raise InputError(
+                f"{path}: frame {i} has a field {key!r}, which ASE does not read as a cell; "
+                f"write it as {SPELLING[key.lower()]}"
+            )
+        name = re.fullmatch(r"(energy|length|force)s?[-_ ]?units?", key.lower())
+        if name and str(value) != found.setdefault(name[1], str(value)):
+            raise InputError(
+                f"{path}: frame {i} has {key}={value}, and frames before it have "
+                f"{found[name[1]]}; convert them to one unit"
+            )
     return Declared(**found)
 
 
@@ -190,7 +180,7 @@ def _raw(
                 "of many programs belong to the free energy"
             )
     order = "matrix" if "stress" in keys and _size(fields, "stress") == 9 else "voigt"
-    said = (units.get(key) for key in (energy_key, "", force_key))
+    said = (None if key is None else units.get(key) for key in (energy_key, "", force_key))
     return Raw(
         n_atoms=n_atoms,
         numbers=np.concatenate([np.zeros(0, int), *(atoms.numbers for atoms in structures)]),
@@ -212,13 +202,12 @@ def choose_labels(keys: Sequence[str]) -> tuple[str | None, str | None]:
 
     A family with both comes first, then one with forces. None if the family has none.
     """
-    found = [
-        tuple(next((name for name in names if name in keys), None) for names in family)
-        for family in FAMILIES.values()
-    ]
-    return max(
-        found, key=lambda pair: (None not in pair, pair[1] is not None, pair != (None, None))
-    )
+
+    def first(names: Sequence[str]) -> str | None:
+        return next((name for name in names if name in keys), None)
+
+    found = [(first(energies), first(forces)) for energies, forces in FAMILIES.values()]
+    return max(found, key=lambda f: (None not in f, f[1] is not None, f[0] is not None))
 
 
 def _size(fields: Sequence[dict], key: str) -> int:

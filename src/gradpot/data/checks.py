@@ -10,14 +10,14 @@ from gradpot.data.files import n_missing
 from gradpot.data.frames import Frames
 from gradpot.geometry import edge_vectors, neighbor_list, volume
 
+# pairs of atoms compared for the shortest distance in a few seconds; larger sets are sampled
 MAX_MOLECULE_PAIRS = 50_000_000
-"""pairs of atoms compared for the shortest distance in a few seconds; larger sets are sampled"""
+# periodic frames compared for the same; each needs a neighbor list
 MAX_PERIODIC_FRAMES = 300
-"""periodic frames compared for the same; each needs a neighbor list"""
+# Å; the next one is used if a cell has no pair within the one before
 CUTOFFS = (1.5, 3.0, 6.0)
-"""Å; the next one is used if a cell has no pair within the one before"""
+# frames; fewer do not make a trajectory
 MIN_STEPS = 10
-"""frames; fewer do not make a trajectory"""
 
 
 class Limits(NamedTuple):

@@ -18,20 +18,20 @@ from gradpot import units
 from gradpot.data.frames import Frames
 from gradpot.geometry import full_cell, minimum_image, volume
 
+# per group of frames with the same atoms; larger groups are sampled evenly: one second
 MAX_FRAMES = 1000
-"""per group of frames with the same atoms; larger groups are sampled evenly: one second"""
+# the largest ones, which hold most of the pairs
 MAX_GROUPS = 100
-"""the largest ones, which hold most of the pairs"""
+# per group; every pair of cells is compared
 MAX_CELLS = 300
-"""per group; every pair of cells is compared"""
+# distances between atoms that tell which frames are near each other
 DESCRIPTOR_SIZE = 300
-"""distances between atoms that tell which frames are near each other"""
+# below, energies differ only by rounding; above, the trapezoid rule fails
 MIN_STRAIN, MAX_STRAIN = 1e-3, 0.1
-"""below, energies differ only by rounding; above, the trapezoid rule fails"""
+# Å; strain times this is how far neighbors move, which is compared with displacements
 BOND = 2.5
-"""Å; strain times this is how far neighbors move, which is compared with displacements"""
+# Å; closer frames are copies, which say nothing about forces
 MIN_STEP = 1e-6
-"""Å; closer frames are copies, which say nothing about forces"""
 
 
 class Limits(NamedTuple):

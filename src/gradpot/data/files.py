@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["StressLabel", "read", "read_structures", "require", "stress_label"]
 
+# by the suffix of the file's name; ASE reads all others
 READERS = {".npz": read_npz, ".db": read_database}
-"""by the suffix of the file's name; ASE reads all others"""
 
 
 def read(
@@ -102,9 +102,12 @@ def read_structures(
 
 
 def require(
-    frames: Frames, energy: bool = True, forces: bool = True, stress: bool = False
+    frames: Frames, energy: bool = True, forces: bool = True, stress: bool = False, kind: str = ""
 ) -> tuple[str, ...]:
     """Check that the labels asked for exist; return a line for each that some frames lack.
+
+    Args:
+        kind: "training " if these are the training frames, for the message.
 
     Raises:
         InputError: no frame has a label that is asked for.
@@ -118,8 +121,8 @@ def require(
         starts = (*names, *(f"found {label}" for label in absent))
         hints = " ".join(f"({notice})" for notice in frames.notices if notice.startswith(starts))
         raise InputError(
-            f"no frame has a label for {', '.join(absent)}; leave it out of the loss (weight 0), "
-            f"or use a file that has it {hints}".strip()
+            f"no {kind}frame has a label for {', '.join(absent)}; leave it out of the "
+            f"loss (weight 0), or use a file that has it {hints}".strip()
         )
     return tuple(
         f"{count} of {n_frames} frames have no {name}; the loss of {name} leaves them out"

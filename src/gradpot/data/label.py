@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from ase.calculators.calculator import BaseCalculator
 
 METHODS = {"gfn2-xtb": "GFN2-xTB", "gfn1-xtb": "GFN1-xTB"}
+# of positions in the extended XYZ that ASE writes
 DECIMALS = 8
-"""of positions in the extended XYZ that ASE writes"""
+# Å; a position may be rounded twice, and cells may come from a file with fewer digits
 SAME_POSITION, SAME_CELL = 2 * 10.0**-DECIMALS, 1e-6
-"""Å; a position may be rounded twice, and cells may come from a file with fewer digits"""
 
 
 class Labeled(NamedTuple):

@@ -17,13 +17,13 @@ from gradpot.data.stress import StressLabel, to_stress
 from gradpot.errors import InputError
 from gradpot.geometry import MAX_Z, volume
 
+# Å; a shorter lattice vector is missing, or written in another unit
 SHORTEST_VECTOR = 0.01
-"""Å; a shorter lattice vector is missing, or written in another unit"""
+# volume of a cell with lattice vectors scaled to length 1; real cells have 0.1 or more, rounding
+# errors give 1e-7
 FLATTEST_CELL = 1e-6
-"""volume of a cell with lattice vectors scaled to length 1; real cells have 0.1 or more, rounding
-errors give 1e-7"""
+# eV; steps this coarse limit the accuracy of a good model, which is some 1e-4 eV
 COARSE_STEP = 1e-5
-"""eV; steps this coarse limit the accuracy of a good model, which is some 1e-4 eV"""
 
 
 class Raw(NamedTuple):

@@ -13,10 +13,10 @@ from gradpot.data.frames import Frames
 from gradpot.errors import InputError, unknown
 from gradpot.geometry import N_ELEMENTS, neighbor_list
 
+# Å; images of an isolated atom are further away, neighbors in crystals are closer
 ISOLATED = 8.0
-"""Å; images of an isolated atom are further away, neighbors in crystals are closer"""
+# eV; the same calculation repeated differs by less
 SAME_ENERGY = 1e-4
-"""eV; the same calculation repeated differs by less"""
 
 
 class Rescaling(NamedTuple):
@@ -85,6 +85,7 @@ def unit_variance(frames: Frames, references: dict[int, float], *_: object) -> t
     return scale, scale / _rms(frames.forces, "forces")
 
 
+# scale in eV and length in Å, by `rescale.mode`; none and offset differ in their references
 MODES: dict[str, Callable[[Frames, dict[int, float], float | None], tuple[float, float]]] = {
     "none": lambda *_: (1.0, 1.0),
     "offset": lambda *_: (1.0, 1.0),
@@ -92,7 +93,6 @@ MODES: dict[str, Callable[[Frames, dict[int, float], float | None], tuple[float,
     "forces": lambda frames, *_: (_rms(frames.forces, "forces"), 1.0),
     "natural": unit_variance,
 }
-"""scale in eV and length in Å, by `rescale.mode`; none and offset differ in their references"""
 
 
 def _rms(values: np.ndarray, what: str) -> float:

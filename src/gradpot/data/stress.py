@@ -68,10 +68,7 @@ def check(label: StressLabel) -> None:
 
 
 def to_stress(
-    path: object,
-    values: np.ndarray,
-    label: StressLabel,
-    volume: Float[np.ndarray, "n_frames"],
+    path: object, values: np.ndarray, label: StressLabel, volume: Float[np.ndarray, "n_frames"]
 ) -> Float[np.ndarray, "n_frames 3 3"]:
     """Numbers of a file as symmetric stresses in eV/Å³, positive under tension.
 

@@ -2,12 +2,7 @@
 
 import importlib
 
-_HOME = {
-    "Calculator": "calculator",
-    "Settings": "settings",
-    "read_log": "dynamics",
-    "run": "dynamics",
-}
+_HOME = {"Settings": "settings", "read_log": "dynamics", "run": "dynamics"}
 
 
 def __getattr__(name: str):

@@ -140,22 +140,16 @@ def _check_labels(settings: Config, frames: Frames, parts: Split) -> list[str]:
             none of them, so that no model could be called the best.
     """
     loss = settings.loss
-    wanted = [name for name in ("energy", "forces", "stress") if getattr(loss, name) > 0]
-    lacking = {}
-    for name, part in (("training", parts.train), ("validation", parts.valid)):
-        counts = n_missing(frames.take(part))
-        lacking[name] = [label for label in wanted if counts[label] == part.shape[0]]
-    if lacking["training"]:
+    wanted = {name: getattr(loss, name) > 0 for name in ("energy", "forces", "stress")}
+    require(frames.take(parts.train), **wanted, kind="training ")
+    counts = n_missing(frames.take(parts.valid))
+    lacking = [name for name in wanted if wanted[name] and counts[name] == parts.valid.shape[0]]
+    if len(lacking) == sum(wanted.values()):
         raise InputError(
-            f"no training frame has a label for {', '.join(lacking['training'])}, though others "
-            "have; choose another data.split, or a weight of 0 in the loss"
+            f"no validation frame has a label for {', '.join(lacking)}, so the best model cannot "
+            "be found; choose another data.split"
         )
-    if lacking["validation"] == wanted:
-        raise InputError(
-            f"no validation frame has a label for {', '.join(wanted)}, so the best model cannot be "
-            "found; choose another data.split"
-        )
-    return [f"warning: no validation frame has {label}" for label in lacking["validation"]]
+    return [f"warning: no validation frame has {label}" for label in lacking]
 
 
 def read_data(data: Data) -> Frames:

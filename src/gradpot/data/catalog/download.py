@@ -15,8 +15,8 @@ from pathlib import Path
 from gradpot.errors import InputError
 
 ATTEMPTS = 3
+# to connect, and between two chunks
 TIMEOUT_S = (20, 60)
-"""to connect, and between two chunks"""
 CHUNK = 1 << 16
 
 
