@@ -77,8 +77,9 @@ class Server:
         if self.breaks and self.break_after is not None:
             self.breaks -= 1
             body = body[: self.break_after]
-        handler.wfile.write(body)
+        # counted before it is sent: the client may be done before this line is
         self.sent += len(body)
+        handler.wfile.write(body)
 
 
 @pytest.fixture

@@ -168,7 +168,7 @@ def test_a_run_is_not_overwritten(finished):
 
 
 def test_resume_wants_the_same_settings(finished):
-    with pytest.raises(InputError, match=r"begun with train\.batch_size=5, not 4"):
+    with pytest.raises(InputError, match=r"started with train\.batch_size=5, not 4"):
         run(finished, "train.epochs=20", "train.batch_size=4", resume=True)
     with pytest.raises(InputError, match=r"model\.width=16, not 8"):
         run(finished, "train.epochs=20", "model.width=8", resume=True)
@@ -185,7 +185,7 @@ def test_other_data_is_not_resumed(tmp_path):
     file = embedded_copy(tmp_path / "data.npz")
     run(tmp_path / "run", f"data.file={file}", "train.epochs=2")
     embedded_copy(file, shift=0.1)
-    with pytest.raises(InputError, match=r"are not those that .* was begun with"):
+    with pytest.raises(InputError, match=r"are not those that .* was started with"):
         run(tmp_path / "run", f"data.file={file}", "train.epochs=4", resume=True)
 
 

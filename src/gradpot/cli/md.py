@@ -80,7 +80,7 @@ def md_command(
     dynamics(md.read_log(folder / md.LOG), folder / "md.png")
     print(json.dumps(summary) if as_json else _in_words(summary))
     if why := summary["blow_up"]:
-        raise RunError(f"the dynamics blew up: {why}. What was written is in {folder}")
+        raise RunError(f"the dynamics blew up: {why}. Output is in {folder}")
     return SIGNALED + signal if signal else 0
 
 

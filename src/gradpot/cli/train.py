@@ -144,7 +144,7 @@ def _configuration(
         file = tables.get("data", {}).get("file", before.data.file)
         if file != before.data.file:  # the saved units belong to the saved file
             raise InputError(
-                f"--resume: {out} was begun with data.file={before.data.file}, not {file}"
+                f"--resume: {out} was started with data.file={before.data.file}, not {file}"
             )
         tables = merge(before.model_dump(), tables)
     elif not tables:

@@ -75,12 +75,12 @@ def train(
         RunError: the loss is not finite.
     """
     out = Path(out)
-    begun = _check_folder(out, resume)
+    started = _check_folder(out, resume)
     specification(**settings.model.model_dump())
     # tensors are small: more threads mostly wait for each other, and add up in random order
     torch.set_num_threads(settings.train.threads)
     keep_memory()
-    if begun and settings.train.compile == "auto":
+    if started and settings.train.compile == "auto":
         compile = read_json(out / "config.json").train.compile
         as_before = settings.train.model_copy(update={"compile": compile})
         settings = settings.model_copy(update={"train": as_before})
@@ -90,10 +90,10 @@ def train(
     warnings = inspect(some, settings.data.split == "random")["warnings"]
     for notice in (*frames.notices, *missing, *(f"warning: {text}" for text in warnings)):
         say(notice)
-    task, state = prepare(settings, frames, out, (lambda _: None) if begun else say)
+    task, state = prepare(settings, frames, out, (lambda _: None) if started else say)
     for notice in _notices(settings, task, state, frames.n_compositions):
         say(notice)
-    if begun:
+    if started:
         _restore(task, state, frames, say)
     else:
         out.mkdir(parents=True, exist_ok=True)
@@ -199,20 +199,20 @@ def metrics(out: Path) -> list[dict]:
 
 
 def _check_folder(out: Path, resume: bool) -> bool:
-    """Whether a run was begun in `out`; refuse a folder where files would be overwritten."""
-    begun = (out / "config.json").exists()
-    if begun and not resume:
+    """Whether a run was started in `out`; refuse a folder where files would be overwritten."""
+    started = (out / "config.json").exists()
+    if started and not resume:
         raise InputError(f"{out} already holds a run; choose another --out, or --resume it")
     # a run that was killed before it wrote its configuration left the first two files at most
     harmless = FILES[:2] if resume else ()
     found = [name for name in FILES if (out / name).exists() and name not in harmless]
-    if found and not begun:
+    if found and not started:
         raise InputError(
             f"{out} holds {found[0]} but no config.json, so it is not a run; choose another --out"
         )
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; --out names a folder")
-    return begun
+    return started
 
 
 def _rescaling(settings: Config, frames: Frames, parts: Split) -> Rescaling:
@@ -282,16 +282,16 @@ def _restore(task: Task, state: State, frames: Frames, say: Say) -> None:
     for key in sorted(old.keys() | new.keys()):
         if key not in FREE and old.get(key) != new.get(key):
             raise InputError(
-                f"--resume: {out} was begun with {key}={old.get(key)}, not {new.get(key)}; only "
+                f"--resume: {out} was started with {key}={old.get(key)}, not {new.get(key)}; only "
                 f"{', '.join(FREE)} may change"
             )
     try:
-        begun_with = str(json.loads((out / "split.json").read_text())["data"])
+        started_with = str(json.loads((out / "split.json").read_text())["data"])
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"{out / 'split.json'} is damaged; begin a new run") from None
-    if not frames.has_fingerprint(begun_with):
+        raise InputError(f"{out / 'split.json'} is damaged; start a new run") from None
+    if not frames.has_fingerprint(started_with):
         raise InputError(
-            f"the frames of {config.data.file} are not those that {out} was begun with"
+            f"the frames of {config.data.file} are not those that {out} was started with"
         )
     if (out / "state.safetensors").exists():
         state.restore(out / "state.safetensors")

@@ -110,7 +110,7 @@ class State:
         if header["format"] != FORMAT:
             raise InputError(
                 f"{path} was written by another version of gradpot: its format is "
-                f"{header['format']}, not {FORMAT}; begin a new run"
+                f"{header['format']}, not {FORMAT}; start a new run"
             )
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
         for name, tensor in tensors.items():

@@ -112,9 +112,9 @@ def _range(url: str, part: Path, state: Path) -> dict[str, str]:
     With If-Range, a host whose file has changed since then sends the whole file.
     """
     try:
-        begun = json.loads(state.read_text())
+        known = json.loads(state.read_text())
     except (FileNotFoundError, ValueError):  # none, or killed while writing it
         return {}
-    if not size(part) or begun["url"] != url or not begun["version"]:
+    if not size(part) or known["url"] != url or not known["version"]:
         return {}
-    return {"Range": f"bytes={size(part)}-", "If-Range": begun["version"]}
+    return {"Range": f"bytes={size(part)}-", "If-Range": known["version"]}
