@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.build import bulk, molecule
+
+from gradpot.testing import structures
 
 # two worker processes share two cores: more threads would only compete
 torch.set_num_threads(1)
@@ -25,15 +25,9 @@ def data() -> Path:
 
 @pytest.fixture
 def ethanol() -> Atoms:
-    atoms = molecule("CH3CH2OH")
-    atoms.rattle(0.05, seed=1)
-    return atoms
+    return structures.ethanol()
 
 
 @pytest.fixture
 def crystal() -> Atoms:
-    """A rattled triclinic cell of two elements, smaller than twice the cutoff."""
-    atoms = bulk("NaCl", "rocksalt", a=4.2)
-    atoms.set_cell(atoms.cell @ (np.eye(3) + 0.05 * np.arange(9).reshape(3, 3) / 9), True)
-    atoms.rattle(0.1, seed=2)
-    return atoms
+    return structures.crystal()

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, fx
 
 import gradpot
-from gradpot import __version__
 from gradpot.compile import package
 from gradpot.compile.package import FORMAT, SUFFIX, CompiledPotential, dtype_name, fingerprint, fits
 from gradpot.compile.step import available, has_compiler
@@ -66,7 +65,7 @@ def compile_potential(
     program = exported(potential, dtype)
     header = {
         "format": FORMAT,
-        "gradpot": __version__,
+        "gradpot": gradpot.__version__,
         **package.machine(),
         "dtype": dtype_name(dtype),
         "cutoff": potential.cutoff,

@@ -72,9 +72,8 @@ class Frames(NamedTuple):
 
         Older fingerprints have no "2:" and do not cover cells and stress.
         """
-        if fingerprint.startswith("2:"):
-            return fingerprint == self.fingerprint()
-        return fingerprint == self._hash(("n_atoms", "numbers", "positions", "energy", "forces"))
+        older = ("n_atoms", "numbers", "positions", "energy", "forces")
+        return fingerprint in (self.fingerprint(), self._hash(older))
 
     def _hash(self, names: tuple[str, ...]) -> str:
         digest = hashlib.sha256()

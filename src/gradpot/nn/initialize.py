@@ -87,8 +87,7 @@ def bound_moments(network: nn.Module, *inputs: object, limit: float = 1.0) -> No
     """
 
     def of_stack(stack: Stack, inputs: tuple[Tensor, ...]) -> None:
-        (x,) = inputs
-        stack.bound_moments(x, limit)
+        stack.bound_moments(inputs[0], limit)
 
     def of_layer(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
         size = output.square().mean().sqrt() / limit

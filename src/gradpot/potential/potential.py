@@ -46,10 +46,8 @@ def predict(
     with torch.enable_grad():
         pair_vec = graph.pair_vec.detach().requires_grad_()
         output = model(graph._replace(edge_vec=opposite(pair_vec)))
-        if isinstance(output, tuple):
-            atom_energy, forces = output
-        else:
-            atom_energy, forces = output, None
+        atom_energy, forces = output if isinstance(output, tuple) else (output, None)
+        if forces is None:
             (gradient,) = torch.autograd.grad(
                 atom_energy.sum(), pair_vec, create_graph=create_graph
             )

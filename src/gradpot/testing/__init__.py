@@ -36,6 +36,6 @@ def check_model(model: Model) -> dict[str, str]:
         except SkipTest as reason:
             skipped[check.__name__] = str(reason)
         except Exception as error:
-            rule = inspect.getdoc(check)
-            raise AssertionError(f"{check.__name__}: {rule}\n\n{error}") from error
+            text = f"{check.__name__}: {inspect.getdoc(check)}\n\n{error}"
+            raise AssertionError(text) from error
     return skipped
