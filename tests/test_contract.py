@@ -88,6 +88,13 @@ class Detached(Morse):
         return super().forward(graph._replace(edge_vec=graph.edge_vec.detach())).detach()
 
 
+class DetachedVectors(Morse):
+    """An energy that only the weights can change."""
+
+    def forward(self, graph: Graph) -> Float[Tensor, "n_atoms"]:
+        return super().forward(graph._replace(edge_vec=graph.edge_vec.detach()))
+
+
 class Leak(Morse):
     """A model with another fault: each atom sees the whole batch."""
 
@@ -111,6 +118,7 @@ def test_a_users_model_passes():
         (Pointing, "rotation_and_reflection: "),
         (Column, r"forward_returns_atom_energies: .*returned shape \[9, 1\], expected \[n_atoms\]"),
         (Detached, "forward_returns_atom_energies: .*detached"),
+        (DetachedVectors, "forward_returns_atom_energies: .*edge vectors have no effect.*detached"),
     ],
 )
 def test_faulty_models_fail(model, check):

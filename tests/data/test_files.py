@@ -10,7 +10,14 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 from ase.io import write
 
-from gradpot.data.files import StressLabel, n_missing, read, require, stress_label
+from gradpot.data.files import (
+    StressLabel,
+    n_missing,
+    read,
+    read_structures,
+    require,
+    stress_label,
+)
 from gradpot.errors import InputError
 
 KCAL = units.kcal / units.mol
@@ -679,3 +686,22 @@ def test_stress_that_an_author_added_to_a_database_needs_a_label(tmp_path):
         connect(tmp_path / f"{name}.db").write(atoms, data={"stress": 1602.0 * stress})
     assert read(tmp_path / "both.db").stress[0, 0, 0] == pytest.approx(-0.07)
     assert np.isnan(read(tmp_path / "data.db").stress).all()
+
+
+def test_stress_that_an_author_added_to_a_trajectory_needs_a_label(tmp_path):
+    """The same as in a database: `info` is not a result of a calculator."""
+    atoms = Atoms("Cu", cell=[2.5] * 3, pbc=True, info={"stress": np.full(6, 119.0)})
+    atoms.calc = SinglePointCalculator(atoms, energy=-1.0)
+    write(tmp_path / "a.traj", [atoms])
+    frames = read(tmp_path / "a.traj")
+    assert np.isnan(frames.stress).all()
+    assert any("found stress fields but did not read" in notice for notice in frames.notices)
+
+
+def test_structures_for_dynamics_are_read_with_the_same_care(tmp_path):
+    path = xyz(tmp_path / "a.xyz", 'lattice="4 0 0 0 4 0 0 0 4"')
+    with pytest.raises(InputError, match="ASE does not read as a cell; write it as Lattice"):
+        read_structures(path)
+    [atoms] = read_structures(xyz(tmp_path / "b.xyz", "length_unit=bohr energy_unit=Ha energy=-1"))
+    assert atoms.positions[1, 2] == pytest.approx(0.8 * units.Bohr)
+    np.testing.assert_allclose(atoms.positions, read(tmp_path / "b.xyz").positions)

@@ -52,7 +52,8 @@ def load(path: Path, stress_as_written: bool = False) -> tuple[list["Atoms"], st
             nine numbers to six, assumes its own sign, and refuses a file with six.
 
     Raises:
-        InputError: ASE does not know the format, or cannot read the file.
+        InputError: ASE does not know the format, or cannot read the file; or an extxyz file has a
+            cell or pbc under a name that ASE ignores, which would make molecules of crystals.
     """
     from ase.io import read
     from ase.io.extxyz import key_val_str_to_dict
@@ -71,7 +72,15 @@ def load(path: Path, stress_as_written: bool = False) -> tuple[list["Atoms"], st
         what = f"as {kind}" if kind else "because it does not know the format"
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"ASE cannot read {path} {what} ({reason})") from None
-    return (found if isinstance(found, list) else [found]), kind
+    structures = found if isinstance(found, list) else [found]
+    for i, atoms in enumerate(structures if kind == "extxyz" else ()):
+        for key in atoms.info:
+            if key.lower() in SPELLING:
+                raise InputError(
+                    f"{path}: frame {i} has a field {key!r}, which ASE does not read as a cell; "
+                    f"write it as {SPELLING[key.lower()]}"
+                )
+    return structures, kind
 
 
 def read_ase(path: Path) -> Raw:
@@ -92,22 +101,17 @@ def stated_units(path: Path, fields: Sequence[dict]) -> Declared:
     """Units that the comment lines of an extxyz file state, such as `energy-unit=hartree`.
 
     Raises:
-        InputError: frames state different units; or a field is a cell or pbc under a name that ASE
-            ignores, which would make molecules of crystals.
+        InputError: frames state different units.
     """
     found: dict[str, str] = {}
-    for i, (key, value) in ((i, item) for i, frame in enumerate(fields) for item in frame.items()):
-        if key.lower() in SPELLING:
-            raise InputError(
-                f"{path}: frame {i} has a field {key!r}, which ASE does not read as a cell; "
-                f"write it as {SPELLING[key.lower()]}"
-            )
-        name = re.fullmatch(r"(energy|length|force)s?[-_ ]?units?", key.lower())
-        if name and str(value) != found.setdefault(name[1], str(value)):
-            raise InputError(
-                f"{path}: frame {i} has {key}={value}, and frames before it have "
-                f"{found[name[1]]}; convert them to one unit"
-            )
+    for i, frame in enumerate(fields):
+        for key, value in frame.items():
+            name = re.fullmatch(r"(energy|length|force)s?[-_ ]?units?", key.lower())
+            if name and str(value) != found.setdefault(name[1], str(value)):
+                raise InputError(
+                    f"{path}: frame {i} has {key}={value}, and frames before it have "
+                    f"{found[name[1]]}; convert them to one unit"
+                )
     return Declared(**found)
 
 
@@ -124,18 +128,16 @@ def read_database(path: Path) -> Raw:
         metadata = dict(database.metadata)
         rows = list(database.select())
         structures = [row.toatoms() for row in rows]
-        # what ASE's calculator computed is in ASE's units, and comes before what authors added
+        # results of a calculator come before what authors added
         fields = [{**r.key_value_pairs, **r.data, **_fields(a)} for a, r in zip(structures, rows)]
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"ASE cannot read {path} as a database ({reason})") from None
     names = {**metadata.get("_property_unit_dict", {}), "": metadata.get("_distance_unit")}
     raw = _raw(path, structures, fields, names)
-    schnetpack = metadata.keys() & {"_property_unit_dict", "_distance_unit"}
-    added = any("stress" in f.keys() - getattr(a.calc, "results", {}).keys()
-                for f, a in zip(fields, structures))  # fmt: skip
-    raw = raw._replace(stress=None) if schnetpack or added else raw
-    return raw if schnetpack else raw._replace(default=ASE_UNITS)
+    if metadata.keys() & {"_property_unit_dict", "_distance_unit"}:
+        return raw._replace(stress=None)
+    return raw._replace(default=ASE_UNITS)
 
 
 def _fields(atoms: "Atoms") -> dict[str, Any]:
@@ -155,15 +157,14 @@ def _raw(
     words = {k for frame in fields for k, v in frame.items() if isinstance(v, bool | np.bool_)}
     fields = [{k: v for k, v in frame.items() if k not in words} for frame in fields]
     keys = sorted({key for frame in fields for key in frame if frame[key] is not None})
-    notices = []
-    if unread := sorted(words & {*LABELS}):
-        notices.append(f"not read: {', '.join(unread)} has no value; write NAME=VALUE")
+    unread = ", ".join(sorted(words & {*LABELS}))
+    notices = [f"not read: {unread} has no value; write NAME=VALUE"] if unread else []
     energy_key, force_key = chosen = choose_labels(keys)
     unused = [key for key in LABELS if key in keys and key not in chosen]
     for name, key in (("energies", energy_key), ("forces", force_key)):
         if key is None:
-            has = f"the file has {', '.join(keys)}" if keys else "the file has no other fields"
-            notices.append(f"no {name}: looked for {', '.join(LABELS)}; {has}")
+            has = ", ".join(keys) or "no other fields"
+            notices.append(f"no {name}: looked for {', '.join(LABELS)}; the file has {has}")
         elif key not in ("energy", "forces") or unused:
             notices.append(f"{name} from {key}")
     if unused:
@@ -179,7 +180,11 @@ def _raw(
                 f"free_energy differs from energy by up to {gap:.3g} and is not used; the forces "
                 "of many programs belong to the free energy"
             )
-    order = "matrix" if "stress" in keys and _size(fields, "stress") == 9 else "voigt"
+    # ASE has converted the results of its calculators, and nothing that authors added
+    computed = [getattr(atoms.calc, "results", {}) for atoms in structures]
+    added = any("stress" in frame.keys() - own.keys() for frame, own in zip(fields, computed))
+    converted = "stress" in keys and not added
+    order = "matrix" if converted and _size(fields, "stress") == 9 else "voigt"
     said = (None if key is None else units.get(key) for key in (energy_key, "", force_key))
     return Raw(
         n_atoms=n_atoms,
@@ -192,7 +197,7 @@ def _raw(
         keys=keys,
         field=lambda key: np.array(_label(path, fields, key, repeat((_size(fields, key),)))),
         units=Declared(*(unit if isinstance(unit, str) and unit else None for unit in said)),
-        stress=StressLabel("stress", "eV/Ang^3", order, "tension") if "stress" in keys else None,
+        stress=StressLabel("stress", "eV/Ang^3", order, "tension") if converted else None,
         notices=tuple(notices),
     )
 

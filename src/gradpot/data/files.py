@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gradpot.data.ase_files import load, read_ase, read_database
-from gradpot.data.declared import Declared
+from gradpot.data.ase_files import load, read_ase, read_database, stated_units
+from gradpot.data.declared import Declared, agree
 from gradpot.data.frames import Frames
 from gradpot.data.npz import read_npz
 from gradpot.data.raw import to_frames
@@ -85,8 +85,9 @@ def read_structures(
         frames = to_frames(path, bare, Declared(length=length_unit))
         found = [frames.atoms(i) for i in range(frames.n_atoms.shape[0])]
     else:
-        factor = length_factor(length_unit or "Ang")
-        found, _ = load(path)
+        found, kind = load(path)
+        own = stated_units(path, [a.info for a in found]) if kind == "extxyz" else Declared()
+        factor = length_factor(agree(path, "length", own.length, length_unit) or "Ang")
         for atoms in found:
             atoms.set_cell(atoms.cell.array * factor)
             atoms.positions *= factor

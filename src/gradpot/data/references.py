@@ -129,11 +129,12 @@ def isolated(frames: Frames, elements: np.ndarray) -> dict[int, float]:
         InputError: an element has no such frame, or frames with different energies.
     """
     found: dict[int, float] = {}
+    first = frames.first
     for i in np.flatnonzero((frames.n_atoms == 1) & np.isfinite(frames.energy)).tolist():
-        position = frames.positions[frames.first[i], None]
+        position = frames.positions[first[i], None]
         if neighbor_list(position, frames.cell[i], frames.pbc[i], ISOLATED)[1].size:
             continue
-        z, energy = int(frames.numbers[frames.first[i]]), float(frames.energy[i])
+        z, energy = int(frames.numbers[first[i]]), float(frames.energy[i])
         if abs(found.setdefault(z, energy) - energy) > SAME_ENERGY:
             raise InputError(
                 f"single atoms of number {z} have the energies {found[z]:.6g} and {energy:.6g} eV "

@@ -39,11 +39,14 @@ def forward_returns_atom_energies(model: Model) -> None:
     """`forward` returns a float64 energy for each atom, which depends on `graph.edge_vec`."""
     assert all(p.dtype == torch.float64 for p in model.parameters()), "call .double() on the model"
     graph = from_atoms(ethanol(), model.cutoff, torch.float64)
-    output = model(graph._replace(edge_vec=graph.edge_vec.requires_grad_()))
+    edge_vec = graph.edge_vec.requires_grad_()
+    output = model(graph._replace(edge_vec=edge_vec))
     energy = output[0] if isinstance(output, tuple) else output
     shape, n_atoms = list(energy.shape), graph.numbers.shape[0]
     assert shape == [n_atoms], f"forward returned shape {shape}, expected [n_atoms], [{n_atoms}]"
-    assert energy.requires_grad, "the energy does not depend on the edge vectors; detached?"
+    assert energy.requires_grad, "the energy has no gradient; detached?"
+    (gradient,) = torch.autograd.grad(energy.sum(), edge_vec, allow_unused=True)
+    assert model.direct or gradient is not None, "edge vectors have no effect on it; detached?"
 
 
 def forces_are_minus_the_gradient(model: Model) -> None:
