@@ -47,14 +47,12 @@ def test_every_reading_option_is_a_configuration_key():
 
 
 def test_stress_options_become_one_label():
-    options = Reading("eV", None, None, "s", "kbar", "vasp", "compression").arguments()
-    assert options.pop("stress")._asdict() == {
-        "key": "s",
-        "unit": "kbar",
-        "order": "vasp",
-        "sign": "compression",
-    }
-    assert options == {"energy_unit": "eV", "length_unit": None, "force_unit": None}
+    stress = {"key": "s", "unit": "kbar", "order": "vasp", "sign": "compression"}
+    given = {f"stress_{part}": value for part, value in stress.items()}
+    options = Reading(energy_unit="eV", unconverged=True, **given).arguments()
+    assert options.pop("stress")._asdict() == stress
+    said = {name: value for name, value in options.items() if value}
+    assert said == {"energy_unit": "eV", "unconverged": True}
     assert Reading().arguments()["stress"] is None
 
 

@@ -79,3 +79,10 @@ def test_wrong_files(tmp_path, content, message):
 def test_wrong_sizes(arguments, message):
     with pytest.raises(InputError, match=message):
         split(100, **arguments)
+
+
+@pytest.mark.parametrize("how", ["random", "block"])
+def test_frames_that_are_not_usable_are_in_no_set(how):
+    usable = np.arange(20) % 4 != 0
+    parts = split(20, how, usable=usable)
+    assert sorted(np.concatenate(parts)) == np.flatnonzero(usable).tolist()

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 UNITS = "Units, if the file does not state them"
+LABELS = "Labels"
 STRESS = "Stress labels: give all four or none"
 
 
@@ -18,11 +19,14 @@ def _option(help: str, panel: str) -> Any:
 
 @dataclass(frozen=True)
 class Reading:
-    """What the user says about a file: its units and, if it has stress, how stress is written."""
+    """What the user says about a file: its units, where its labels are, how stress is written."""
 
     energy_unit: str | None = _option("Energy unit of the file: eV, kcal/mol, hartree ...", UNITS)
     length_unit: str | None = _option("Length unit of the file: Ang, bohr, nm", UNITS)
     force_unit: str | None = _option("Force unit; default: energy unit over length unit", UNITS)
+    energy_key: str | None = _option("Array or field of the file with the energies", LABELS)
+    forces_key: str | None = _option("Array or field of the file with the forces", LABELS)
+    unconverged: bool | None = _option("Read calculations that did not converge, too", LABELS)
     stress_key: str | None = _option("Array or field of the file with the stress", STRESS)
     stress_unit: str | None = _option("kbar, GPa or eV/Ang^3; eV for a virial", STRESS)
     stress_order: str | None = _option(
@@ -42,7 +46,7 @@ class Reading:
 
         given = dict(vars(self))
         stress = [given.pop(f"stress_{part}") for part in ("key", "unit", "order", "sign")]
-        return {**given, "stress": stress_label(*stress)}
+        return {**given, "unconverged": bool(self.unconverged), "stress": stress_label(*stress)}
 
 
 def options(group: type, *names: str) -> Callable[[Callable], Callable]:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gradpot.data.declared import Declared
-from gradpot.data.raw import Raw
+from gradpot.data.raw import Keys, Raw
 from gradpot.data.stress import StressLabel
 from gradpot.errors import InputError
 
@@ -83,7 +83,7 @@ def load(path: Path, stress_as_written: bool = False) -> tuple[list["Atoms"], st
     return structures, kind
 
 
-def read_ase(path: Path) -> Raw:
+def read_ase(path: Path, wanted: Keys) -> Raw:
     """What a file that ASE reads holds, in ASE's units.
 
     Raises:
@@ -91,7 +91,7 @@ def read_ase(path: Path) -> Raw:
     """
     structures, kind = load(path, stress_as_written=True)
     fields = [_fields(atoms) for atoms in structures]
-    raw = _raw(path, structures, fields, {})._replace(default=ASE_UNITS)
+    raw = _raw(path, structures, fields, {}, wanted)._replace(default=ASE_UNITS)
     if kind != "extxyz":
         return raw
     return raw._replace(stress=None, units=stated_units(path, fields))
@@ -115,7 +115,7 @@ def stated_units(path: Path, fields: Sequence[dict]) -> Declared:
     return Declared(**found)
 
 
-def read_database(path: Path) -> Raw:
+def read_database(path: Path, wanted: Keys) -> Raw:
     """What an ASE database holds, in SchNetPack's units if its metadata has them, else in ASE's.
 
     Raises:
@@ -134,7 +134,7 @@ def read_database(path: Path) -> Raw:
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"ASE cannot read {path} as a database ({reason})") from None
     names = {**metadata.get("_property_unit_dict", {}), "": metadata.get("_distance_unit")}
-    raw = _raw(path, structures, fields, names)
+    raw = _raw(path, structures, fields, names, wanted)
     if metadata.keys() & {"_property_unit_dict", "_distance_unit"}:
         return raw._replace(stress=None)
     return raw._replace(default=ASE_UNITS)
@@ -149,7 +149,11 @@ def _fields(atoms: "Atoms") -> dict[str, Any]:
 
 
 def _raw(
-    path: Path, structures: Sequence["Atoms"], fields: Sequence[dict], units: dict[str, Any]
+    path: Path,
+    structures: Sequence["Atoms"],
+    fields: Sequence[dict],
+    units: dict[str, Any],
+    wanted: Keys,
 ) -> Raw:
     """Geometries, and labels from the fields of each structure; `units` by field, length as ""."""
     n_atoms = np.array([len(atoms) for atoms in structures])
@@ -159,7 +163,9 @@ def _raw(
     keys = sorted({key for frame in fields for key in frame if frame[key] is not None})
     unread = ", ".join(sorted(words & {*LABELS}))
     notices = [f"not read: {unread} has no value; write NAME=VALUE"] if unread else []
-    energy_key, force_key = chosen = choose_labels(keys)
+    wanted.check(path, keys)
+    energy_key, force_key = choose_labels(keys)
+    energy_key, force_key = chosen = wanted.energy or energy_key, wanted.forces or force_key
     unused = [key for key in LABELS if key in keys and key not in chosen]
     for name, key in (("energies", energy_key), ("forces", force_key)):
         if key is None:

@@ -4,6 +4,7 @@ The file states its units, or the user does; gradpot never guesses them. If both
 that is an error. Labels that are not in the file are NaN.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from gradpot.data.ase_files import load, read_ase, read_database, stated_units
 from gradpot.data.declared import Declared, agree
 from gradpot.data.frames import Frames
 from gradpot.data.npz import read_npz
-from gradpot.data.raw import to_frames
+from gradpot.data.raw import Keys, Raw, to_frames
 from gradpot.data.stress import StressLabel, check, stress_label
 from gradpot.errors import InputError
 from gradpot.units import length_factor
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
 
 __all__ = ["StressLabel", "read", "read_structures", "require", "stress_label"]
 
-# by the suffix of the file's name; ASE reads all others
-READERS = {".npz": read_npz, ".db": read_database}
+Reader = Callable[[Path, Keys], Raw]
+# by the suffix of the name of a file or folder; ASE reads all other files
+READERS: dict[str, Reader] = {".npz": read_npz, ".db": read_database}
+# readers of folders, by the pattern of a file or folder that is in them
+FOLDERS: dict[str, Reader] = {}
 
 
 def read(
@@ -33,6 +37,9 @@ def read(
     length_unit: str | None = None,
     force_unit: str | None = None,
     stress: StressLabel | None = None,
+    energy_key: str | None = None,
+    forces_key: str | None = None,
+    unconverged: bool = False,
 ) -> Frames:
     """Read npz (sGDML/MD17, rMD17, PhysNet), extxyz, ASE databases and whatever else ASE reads.
 
@@ -43,6 +50,9 @@ def read(
         force_unit: of the file; energy unit over length unit unless given.
         stress: how stress is written. Without it, stress is read only from trajectories and
             outputs that ASE itself converts.
+        energy_key: field with the energies, if its name is not one of the usual.
+        forces_key: field with the forces.
+        unconverged: read the labels of frames whose calculation did not converge, too.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -51,12 +61,25 @@ def read(
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no such file: {path}")
-    if not path.is_file():
-        raise InputError(f"{path} is a folder; expected a file of structures")
     if stress is not None:
         check(stress)
-    raw = READERS.get(path.suffix.lower(), read_ase)(path)
-    return to_frames(path, raw, Declared(energy_unit, length_unit, force_unit), stress)
+    keys = Keys(energy_key, forces_key)
+    units = Declared(energy_unit, length_unit, force_unit)
+    return to_frames(path, reader(path)(path, keys), units, stress, unconverged)
+
+
+def reader(path: Path) -> Reader:
+    """What reads a file or folder, by its suffix or by what is in it.
+
+    Raises:
+        InputError: it is a folder that nothing reads.
+    """
+    known = READERS.get(path.suffix.lower())
+    if known is None and path.is_dir():
+        known = next((read for has, read in FOLDERS.items() if any(path.glob(has))), None)
+        if known is None:
+            raise InputError(f"{path} is a folder; expected a file of structures")
+    return known or read_ase
 
 
 def read_structures(
@@ -80,7 +103,7 @@ def read_structures(
     if not path.is_file():
         raise InputError(f"no such file: {path}")
     if path.suffix.lower() == ".npz":
-        raw = read_npz(path)
+        raw = read_npz(path, Keys())
         bare = raw._replace(energy=None, forces=None, units=Declared(length=raw.units.length))
         frames = to_frames(path, bare, Declared(length=length_unit))
         found = [frames.atoms(i) for i in range(frames.n_atoms.shape[0])]

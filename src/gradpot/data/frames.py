@@ -50,6 +50,21 @@ class Frames(NamedTuple):
         )
 
     @property
+    def labeled(self) -> Bool[np.ndarray, "n_frames"]:
+        """Whether a frame has any label: its energy, its stress, or the force on some atom."""
+        forces = np.logical_or.reduceat(np.isfinite(self.forces).any(1), self.first[:-1])
+        return np.isfinite(self.energy) | forces | np.isfinite(self.stress).any((1, 2))
+
+    def without_labels(self, index: Int[np.ndarray, "n_chosen"]) -> "Frames":
+        """The same frames; all labels of those with these indices are NaN."""
+        chosen = np.isin(np.arange(self.n_atoms.shape[0]), index)
+        return self._replace(
+            energy=np.where(chosen, np.nan, self.energy),
+            forces=np.where(np.repeat(chosen, self.n_atoms)[:, None], np.nan, self.forces),
+            stress=np.where(chosen[:, None, None], np.nan, self.stress),
+        )
+
+    @property
     def composition(self) -> Int[np.ndarray, "n_frames n_elements"]:
         """Atoms of each element in each frame; the columns are `np.unique(numbers)`."""
         elements, column = np.unique(self.numbers, return_inverse=True)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gradpot.data.declared import Declared
-from gradpot.data.raw import Raw
+from gradpot.data.raw import Keys, Raw
 from gradpot.errors import InputError
 
 
@@ -104,7 +104,7 @@ class Arrays:
         return (item.decode(errors="replace") if isinstance(item, bytes) else str(item)) or None
 
 
-def read_npz(path: Path) -> Raw:
+def read_npz(path: Path, wanted: Keys) -> Raw:
     """What an npz file holds: positions, cells and labels without padding.
 
     Raises:
@@ -112,6 +112,8 @@ def read_npz(path: Path) -> Raw:
     """
     arrays = Arrays(path)
     form, keys = arrays.form, arrays.keys
+    wanted.check(path, keys)
+    form = form._replace(energy=wanted.energy or form.energy, forces=wanted.forces or form.forces)
     positions = arrays.numbers(form.positions)
     if positions.ndim != 3 or positions.shape[2] != 3:
         raise InputError(

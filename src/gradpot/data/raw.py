@@ -24,6 +24,24 @@ SHORTEST_VECTOR = 0.01
 FLATTEST_CELL = 1e-6
 # eV; steps this coarse limit the accuracy of a good model, which is some 1e-4 eV
 COARSE_STEP = 1e-5
+# frames that a message lists: as many as fit into a line of text
+NAMED = 10
+
+
+class Keys(NamedTuple):
+    """Names of the fields that hold the labels, as the user gives them; None: the usual names."""
+
+    energy: str | None = None
+    forces: str | None = None
+
+    def check(self, path: Path, known: Collection[str]) -> None:
+        """Raise an InputError that lists the fields of the file, unless it has those given."""
+        for label, key in self._asdict().items():
+            if key is not None and key not in known:
+                raise InputError(
+                    f"{path} has no field {key!r} (--{label}-key); it has "
+                    f"{', '.join(sorted(known)) or 'none but the structures'}"
+                )
 
 
 class Raw(NamedTuple):
@@ -48,12 +66,20 @@ class Raw(NamedTuple):
     """the convention of the format, for units that neither the file nor the user states"""
     stress: StressLabel | None = None
     """how stress is written, if the reader knows; used only for files in eV and Å"""
+    converged: Bool[np.ndarray, "n_frames"] | None = None
+    """False for a frame whose self-consistent field did not converge; None: not known"""
     unused: tuple[str, ...] = ()
     """names of fields that are not read, for a notice"""
     notices: tuple[str, ...] = ()
 
 
-def to_frames(path: Path, raw: Raw, user: Declared, stress: StressLabel | None = None) -> Frames:
+def to_frames(
+    path: Path,
+    raw: Raw,
+    user: Declared,
+    stress: StressLabel | None = None,
+    unconverged: bool = False,
+) -> Frames:
     """Check the arrays of a file and convert them to eV and Å.
 
     Args:
@@ -61,6 +87,7 @@ def to_frames(path: Path, raw: Raw, user: Declared, stress: StressLabel | None =
         raw: what its reader found.
         user: units that the user states.
         stress: how stress is written; None leaves it unread unless the reader knows.
+        unconverged: read the labels of frames that did not converge, too.
 
     Raises:
         InputError: units are not known or contradict each other, or a frame is wrong.
@@ -103,9 +130,22 @@ def to_frames(path: Path, raw: Raw, user: Declared, stress: StressLabel | None =
             f"found stress fields but did not read them ({', '.join(named)}): to read one, add "
             f"--stress-key {named[0]} with --stress-unit, --stress-order and --stress-sign"
         )
+    if raw.converged is not None and not raw.converged.all():
+        bad = np.flatnonzero(~raw.converged)
+        frames = frames if unconverged else frames.without_labels(bad)
+        what = "are read as asked" if unconverged else "are not read; --unconverged reads them"
+        notices.append(f"not converged: {frame_names(bad)}; their labels {what}")
     if unused := sorted(set(raw.unused) - set(named)):
         notices.append(f"arrays not used: {', '.join(unused)}")
     return frames._replace(notices=tuple(notices))
+
+
+def frame_names(index: Int[np.ndarray, "n"]) -> str:
+    """One frame by its index, or how many there are and the first of them, for a message."""
+    if index.shape[0] == 1:
+        return f"frame {index[0]}"
+    first = ", ".join(map(str, index[:NAMED].tolist()))
+    return f"{index.shape[0]} frames ({first}{' ...' if index.shape[0] > NAMED else ''})"
 
 
 def check(path: Path, raw: Raw) -> None:

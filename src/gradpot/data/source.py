@@ -1,6 +1,7 @@
 """Read what a user gives as `--data`: a file, or the name of a public data set."""
 
 from pathlib import Path
+from typing import Any
 
 from gradpot.data import files
 from gradpot.data.catalog.catalog import locate
@@ -15,11 +16,17 @@ def read(
     length_unit: str | None = None,
     force_unit: str | None = None,
     stress: StressLabel | None = None,
+    **reading: Any,
 ) -> Frames:
     """Labeled structures of a file or a named set, in eV and Å.
 
     Units come from the catalog for a named set, from the file, or from the arguments. If two of
     these contradict each other, that is an error.
+
+    Args:
+        source: a path, or a name of the catalog.
+        energy_unit, length_unit, force_unit, stress: see `files.read`.
+        reading: the other arguments of `files.read`.
 
     Raises:
         InputError: the source is neither a file nor a name, the file cannot be read, or nobody
@@ -31,4 +38,4 @@ def read(
         f"{kind}_unit": agree(source, kind, known.get(f"{kind}_unit"), unit)
         for kind, unit in given.items()
     }
-    return files.read(path, **settled, stress=stress)
+    return files.read(path, **settled, stress=stress, **reading)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from gradpot.errors import InputError
 
@@ -25,6 +25,7 @@ def split(
     n_valid: int | None = None,
     n_test: int | None = None,
     seed: int = 0,
+    usable: Bool[np.ndarray, "n_frames"] | None = None,
 ) -> Split:
     """Divide frames; all that are not in the training or validation set are the test set.
 
@@ -35,16 +36,19 @@ def split(
         n_train: 80 % unless given.
         n_valid: 10 % unless given, or a tenth of `n_train` if that is given.
         n_test: keep only this many of the test frames, evenly spaced.
+        usable: False for frames that belong to no set, even if a file of indices names them.
 
     Raises:
         InputError: there are fewer frames than asked for, or `how` is not such a file.
     """
+    chosen = np.arange(n_frames) if usable is None else np.flatnonzero(usable)
     if how not in ("random", "block"):
-        train, valid, test = read_split(Path(how), n_frames)
+        train, valid, test = (
+            part[np.isin(part, chosen)] for part in read_split(Path(how), n_frames)
+        )
     else:
-        n_train, n_valid = sizes(n_frames, n_train, n_valid)
-        random = np.random.default_rng(seed)
-        order = random.permutation(n_frames) if how == "random" else np.arange(n_frames)
+        n_train, n_valid = sizes(chosen.shape[0], n_train, n_valid)
+        order = np.random.default_rng(seed).permutation(chosen) if how == "random" else chosen
         train, valid, test = np.split(order, [n_train, n_train + n_valid])
     if n_test is not None and n_test < test.shape[0]:
         test = test[np.linspace(0, test.shape[0] - 1, n_test).round().astype(int)]

@@ -106,9 +106,11 @@ def evaluate_file(
     data = dataset(
         frames, potential.cutoff, dtype=potential.dtype, triplets=potential.uses_triplets
     )
-    predicted, labels = evaluate(potential, data, torch.arange(sizes(data).shape[0]))
+    labeled = torch.from_numpy(np.flatnonzero(frames.labeled))
+    predicted, labels = evaluate(potential, data, labeled)
+    n_atoms = sizes(data)[labeled]
     if plot:
         from gradpot.report.figures import parity
 
-        parity(predicted, labels, sizes(data), plot)
-    return errors(predicted, labels, sizes(data), within)
+        parity(predicted, labels, n_atoms, plot)
+    return errors(predicted, labels, n_atoms, within)

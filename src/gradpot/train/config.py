@@ -46,6 +46,10 @@ class Data(Section):
     energy_unit: str | None = None
     length_unit: str | None = None
     force_unit: str | None = None
+    energy_key: str | None = None
+    forces_key: str | None = None
+    unconverged: bool = False
+    """read the labels of calculations that did not converge, too"""
     stress_key: str | None = None
     stress_unit: str | None = None
     stress_order: str | None = None

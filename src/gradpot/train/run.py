@@ -116,7 +116,9 @@ def prepare(settings: Config, frames: Frames, out: Path, say: Say = print) -> tu
     """
     wanted, n_frames = settings.data, frames.n_atoms.shape[0]
     numbers = wanted.n_train, wanted.n_valid, wanted.n_test
-    parts = split(n_frames, wanted.split, *numbers, settings.seed)
+    parts = split(n_frames, wanted.split, *numbers, settings.seed, frames.labeled)
+    if not frames.labeled.all():
+        say(f"{(~frames.labeled).sum()} of {n_frames} frames have no label and are left out")
     for notice in _check_labels(settings, frames, parts):
         say(notice)
     scale = _rescaling(settings, frames, parts)
@@ -155,7 +157,16 @@ def _check_labels(settings: Config, frames: Frames, parts: Split) -> list[str]:
 def read_data(data: Data) -> Frames:
     """Read the file or the named set of a configuration, in eV and Å."""
     stress = stress_label(data.stress_key, data.stress_unit, data.stress_order, data.stress_sign)
-    return read(data.file, data.energy_unit, data.length_unit, data.force_unit, stress)
+    return read(
+        data.file,
+        data.energy_unit,
+        data.length_unit,
+        data.force_unit,
+        stress,
+        energy_key=data.energy_key,
+        forces_key=data.forces_key,
+        unconverged=data.unconverged,
+    )
 
 
 def finish(task: Task, state: State, frames: Frames) -> dict:
