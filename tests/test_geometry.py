@@ -1,5 +1,7 @@
 """Neighbor lists, edge vectors, minimum images and volumes, compared with ASE."""
 
+import time
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -10,6 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
+from gradpot import InputError
 from gradpot.geometry import (
     ALL_PAIRS_BELOW,
     MAX_Z,
@@ -39,14 +42,15 @@ def sorted_rows(rows: np.ndarray) -> np.ndarray:
 
 @st.composite
 def structures(draw) -> tuple[Atoms, float]:
-    """Triclinic cells, any axes periodic, atoms inside and outside the cell; and a cutoff."""
+    """Triclinic cells, any axes periodic, atoms inside, outside and far apart; and a cutoff."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     n_atoms = draw(st.integers(1, 12))
     pbc = draw(st.tuples(st.booleans(), st.booleans(), st.booleans()))
     cell = draw(st.floats(2.0, 6.0)) * (np.eye(3) + rng.uniform(-0.4, 0.4, (3, 3)))
     if draw(st.booleans()):
         cell[0] *= -1  # left-handed
-    spread = draw(st.sampled_from([1.0, 3.0]))
+    cell *= np.array(draw(st.tuples(*[st.sampled_from([1.0, 1.0, 12.0])] * 3)))[:, None]
+    spread = draw(st.sampled_from([1.0, 3.0, 20.0]))
     scaled = rng.uniform(-spread + 1.0, spread, (n_atoms, 3))
     atoms = Atoms("H" * n_atoms, scaled @ cell, cell=cell, pbc=pbc)
     return atoms, draw(st.floats(0.5, 9.0))
@@ -61,6 +65,89 @@ def test_pairs_equal_ase(case):
     assume(not (np.abs(distances - cutoff) < 1e-6).any())
     expected = pairs_of_ase(atoms, cutoff)
     np.testing.assert_array_equal(pairs(atoms, cutoff), expected)
+
+
+CUBE = np.random.default_rng(0).uniform(0, 12, (100, 3))
+
+
+def with_one(*position: float) -> np.ndarray:
+    """A hundred atoms, the first of them far from the others."""
+    return np.vstack([[position], CUBE[1:]])
+
+
+@pytest.mark.parametrize(
+    ("positions", "cell", "pbc"),
+    [
+        (with_one(1e6, 0, 0), [0, 0, 0], [0, 0, 0]),
+        (with_one(-1e6, 1e6, 0), [0, 0, 0], [0, 0, 0]),
+        (with_one(0, 0, 1e5), [12, 12, 0], [1, 1, 0]),
+        (with_one(5, 0, 9e5), [12, 0, 0], [1, 0, 0]),
+        (CUBE, [1e6, 1e6, 1e6], [1, 1, 1]),
+        (CUBE, [12, 12, 1e6], [1, 1, 1]),
+        (CUBE, [12, 1e6, 12], [1, 0, 1]),
+        (1e3 * CUBE, [1.2e4, 1.2e4, 1.2e4], [1, 1, 1]),
+        (1e3 * CUBE, [0, 0, 0], [0, 0, 0]),
+        (CUBE[:1], [1e4, 1e4, 1e4], [1, 1, 1]),
+        (CUBE[:2] + 1e5, [2, 2, 2], [1, 1, 1]),
+        (1e4 * CUBE[:2], [2, 2, 2], [1, 1, 1]),
+    ],
+)
+def test_empty_space_costs_nothing(positions, cell, pbc):
+    """The pairs are those of the same atoms moved together by empty space; in well under 1 s."""
+    box, pbc = np.diag(cell).astype(float), np.array(pbc, dtype=bool)
+    began = time.process_time()
+    edge_index, shifts = neighbor_list(positions, box, pbc, 3.0)
+    assert time.process_time() - began < 0.5
+    vectors = edge_vectors(positions, box, edge_index, shifts)
+    # all images within one cell of the wrapped atoms, pair by pair
+    full = np.where(pbc, cell, 1.0)
+    wrapped = positions - np.floor(positions / full) * pbc * full
+    steps = [np.arange(-2, 3) if p and c < 20 else np.array([-1, 0, 1] if p else [0])
+             for p, c in zip(pbc, cell)]  # fmt: skip
+    images = np.stack(np.meshgrid(*steps), axis=-1).reshape(-1, 3) * full
+    apart = wrapped[None, :, None] + images - wrapped[:, None, None]
+    lengths = np.linalg.norm(apart, axis=-1)
+    near = (lengths < 3.0) & (lengths > 0)
+    assert_allclose(np.sort(np.linalg.norm(vectors, axis=1)), np.sort(lengths[near]), atol=1e-9)
+    assert shifts.shape[0] == near.sum()
+
+
+def test_a_wide_sheet_has_pairs():
+    """Atoms on the diagonal of a wide sheet: vesin alone would divide by zero and end us."""
+    n = 1000
+    place = 2.0 * np.arange(n)[:, None] * [1.0, 1.0, 0.0]
+    cell, pbc = 2.0 * n * np.diag([1.0, 1.0, 0.0]), np.array([True, True, False])
+    edge_index, shifts = neighbor_list(place, cell, pbc, 2.9)
+    assert (np.bincount(edge_index[0]) == 2).all()
+    lengths = np.linalg.norm(edge_vectors(place, cell, edge_index, shifts), axis=1)
+    assert_allclose(lengths, 2 * np.sqrt(2))
+
+
+@pytest.mark.parametrize(
+    ("positions", "cell", "pbc", "cutoff", "message"),
+    [
+        (with_one(1e7, 0, 0), [0, 0, 0], [0, 0, 0], 5.5, r"atom 0 is \[10000000.0, 0.0, 0.0\]"),
+        (CUBE[:2] * [[1], [1e300]], [0, 0, 0], [0, 0, 0], 5.5, r"position of atom 1 is"),
+        (with_one(0, 0, 1e8), [12, 12, 0], [1, 1, 0], 5.5, "at most 1,000,000 Å"),
+        (with_one(np.nan, 0, 0), [12, 12, 12], [1, 1, 1], 5.5, "atom 0 .* must be finite"),
+        (with_one(np.inf, 0, 0), [0, 0, 0], [0, 0, 0], 5.5, "atom 0 .* must be finite"),
+        (CUBE, [12, 1e300, 12], [1, 1, 1], 5.5, r"lattice vector 1 is \[0.0, 1e\+300, 0.0\]"),
+        (CUBE, [12, 12, np.nan], [1, 1, 1], 5.5, "lattice vector 2 is .* must be finite"),
+        (CUBE[:1], [5e-324, 5e-324, 5e-324], [1, 1, 1], 5.5, "flat along an axis"),
+        (CUBE[:1], [0.05, 0.05, 0.05], [1, 1, 1], 5.5, "about 1e.07 images near the cutoff of 5.5"),
+        (CUBE[:1], [2.7, 2.7, 2.7], [1, 1, 1], 1000.0, "near the cutoff of 1000 Å"),
+        (CUBE[:1], [[3, 0, 0], [9e5, 3, 0], [0, 0, 3]], [1, 1, 1], 5.5, "so small or so skewed"),
+        (CUBE, [[3, 0, 0], [6, 0, 0], [0, 0, 3]], [1, 1, 1], 5.5, "flat along an axis"),
+        (CUBE, [[3, 0, 0], [6, 0, 0], [0, 0, 0]], [1, 1, 0], 5.5, "flat along an axis"),
+        (CUBE, [0, 6, 0], [1, 0, 0], 5.5, "flat along an axis"),
+        (CUBE, [0, 0, 0], [1, 1, 1], 5.5, "flat along an axis"),
+    ],
+)
+def test_impossible_lengths_are_named(positions, cell, pbc, cutoff, message):
+    cell = np.array(cell, dtype=float)
+    cell = np.diag(cell) if cell.ndim == 1 else cell
+    with pytest.raises(InputError, match=message):
+        neighbor_list(positions, cell, np.array(pbc, dtype=bool), cutoff)
 
 
 @settings(max_examples=30, deadline=None)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from gradpot.data.consistency import check_forces, check_stress, sample
 from gradpot.data.files import n_missing
 from gradpot.data.frames import Frames
-from gradpot.geometry import edge_vectors, neighbor_list, volume
+from gradpot.geometry import edge_vectors, volume
 
 # pairs of atoms compared for the shortest distance in a few seconds; larger sets are sampled
 MAX_MOLECULE_PAIRS = 50_000_000
@@ -213,7 +213,7 @@ def _shortest_in_cell(frames: Frames, i: int) -> float:
     """In Å, with periodic images; infinite if no pair is within the last of `CUTOFFS`."""
     positions, cell = frames.positions[slice(*frames.first[i : i + 2])], frames.cell[i]
     for cutoff in CUTOFFS:
-        edge_index, shifts = neighbor_list(positions, cell, frames.pbc[i], cutoff)
+        edge_index, shifts = frames.neighbors(i, cutoff)
         if shifts.size:
             vectors = edge_vectors(positions, cell, edge_index, shifts)
             return float(np.sqrt((vectors**2).sum(1).min()))

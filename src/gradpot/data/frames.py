@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from gradpot.errors import InputError
+from gradpot.geometry import neighbor_list
+
 if TYPE_CHECKING:
     from ase import Atoms
 
@@ -48,6 +51,16 @@ class Frames(NamedTuple):
             forces=self.forces[atoms],
             **{key: getattr(self, key)[index] for key in ("cell", "pbc", "energy", "stress")},
         )
+
+    def neighbors(
+        self, i: int, cutoff: float
+    ) -> tuple[Int[np.ndarray, "2 n_edges"], Int[np.ndarray, "n_edges 3"]]:
+        """Edges and shifts of frame `i` by `geometry.neighbor_list`; errors name the frame."""
+        part = slice(*self.first[i : i + 2])
+        try:
+            return neighbor_list(self.positions[part], self.cell[i], self.pbc[i], cutoff)
+        except InputError as error:
+            raise InputError(f"frame {i}: {error}") from None
 
     @property
     def labeled(self) -> Bool[np.ndarray, "n_frames"]:

@@ -15,7 +15,7 @@ from gradpot.data.declared import Declared, settle
 from gradpot.data.frames import Frames
 from gradpot.data.stress import StressLabel, to_stress
 from gradpot.errors import InputError
-from gradpot.geometry import MAX_Z, volume
+from gradpot.geometry import LARGEST_LENGTH, MAX_Z, volume
 
 # Å; a shorter lattice vector is missing, or written in another unit
 SHORTEST_VECTOR = 0.01
@@ -175,15 +175,25 @@ def check(path: Path, raw: Raw) -> None:
 
 
 def check_cells(path: Path, frames: Frames) -> None:
-    """Raise an InputError unless the periodic axes have independent lattice vectors."""
-    length = np.linalg.norm(frames.cell, axis=2)
+    """Raise an InputError for cells without volume, and for lengths that cannot be meant."""
+    with np.errstate(over="ignore"):
+        length = np.linalg.norm(frames.cell, axis=2)
     short = frames.pbc & (length < SHORTEST_VECTOR)
     unit = frames.cell / np.where(frames.pbc & ~short, length, 1.0)[:, :, None]
     # zero rows of axes that are not periodic become unit vectors normal to the others
     gram = unit @ unit.transpose(0, 2, 1) + np.eye(3) * ~frames.pbc[:, None, :]
     flat = np.linalg.det(gram) < FLATTEST_CELL**2
     short_axis = "is periodic along an axis without a lattice vector"
-    _refuse(path, {short_axis: short.any(1), "has a cell without volume": flat})
+    of = np.repeat(np.arange(frames.n_atoms.shape[0]), frames.n_atoms)
+    far = np.bincount(of, (np.abs(frames.positions) > LARGEST_LENGTH).any(1)) > 0
+    limit = f"beyond {LARGEST_LENGTH:,.0f} Å; state the unit, or remove the frame"
+    problems = {
+        f"has an atom {limit}": far,
+        f"has a lattice vector {limit}": (length > LARGEST_LENGTH).any(1),
+        short_axis: short.any(1),
+        "has a cell without volume": flat,
+    }
+    _refuse(path, problems)
 
 
 def _refuse(path: Path, problems: dict[str, Any]) -> None:

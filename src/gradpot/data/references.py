@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from gradpot.data.frames import Frames
 from gradpot.errors import InputError, unknown
-from gradpot.geometry import N_ELEMENTS, neighbor_list
+from gradpot.geometry import N_ELEMENTS
 
 # Å; images of an isolated atom are further away, neighbors in crystals are closer
 ISOLATED = 8.0
@@ -131,8 +131,7 @@ def isolated(frames: Frames, elements: np.ndarray) -> dict[int, float]:
     found: dict[int, float] = {}
     first = frames.first
     for i in np.flatnonzero((frames.n_atoms == 1) & np.isfinite(frames.energy)).tolist():
-        position = frames.positions[first[i], None]
-        if neighbor_list(position, frames.cell[i], frames.pbc[i], ISOLATED)[1].size:
+        if frames.neighbors(i, ISOLATED)[1].size:
             continue
         z, energy = int(frames.numbers[first[i]]), float(frames.energy[i])
         if abs(found.setdefault(z, energy) - energy) > SAME_ENERGY:

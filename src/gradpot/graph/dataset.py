@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradpot.data.frames import Frames
 from gradpot.data.references import reference_energies
-from gradpot.geometry import ALL_PAIRS_BELOW, edge_vectors, neighbor_list
+from gradpot.geometry import ALL_PAIRS_BELOW, edge_vectors
 from gradpot.graph.graph import Graph, Properties, both_ways, opposite, with_triplets
 
 # largest block of the all-pairs test; 1e6 vectors of doubles are 24 MB
@@ -168,9 +168,6 @@ def _molecule_pairs(frames: Frames, index: np.ndarray, cutoff: float):
 
 def _cell_pairs(frames: Frames, i: int, cutoff: float):
     """Pairs of one frame, periodic or large, by a cell list."""
-    part = slice(*frames.first[i : i + 2])
-    edge_index, shifts = neighbor_list(
-        frames.positions[part], frames.cell[i], frames.pbc[i], cutoff
-    )
+    edge_index, shifts = frames.neighbors(i, cutoff)
     n_pairs = shifts.shape[0] // 2
     return np.full(n_pairs, i), edge_index[:, :n_pairs], shifts[:n_pairs]

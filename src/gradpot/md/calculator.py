@@ -16,11 +16,11 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator as AseCalculator
 from ase.calculators.calculator import all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
-from jaxtyping import Float
 
 from gradpot.compile import export, package
 from gradpot.compile.package import CompiledPotential
 from gradpot.errors import InputError, unknown
+from gradpot.geometry import check_lengths
 from gradpot.graph.graph import Graph, Properties, both_ways, find_triplets, opposite
 from gradpot.md.verlet import VerletList
 from gradpot.potential import checkpoint
@@ -54,8 +54,8 @@ class Calculator(AseCalculator):
 
     Raises:
         InputError: contradictory options, and see `export`; at a call, elements unknown to the
-            potential, positions or cells that are not finite, atoms at the same place, and
-            periodic cells without volume.
+            potential, lengths that are not finite or beyond a tenth of a millimeter, atoms at the
+            same place, and periodic cells without volume.
     """
 
     implemented_properties = ("energy", "free_energy", "forces", "stress")  # type: ignore[assignment]
@@ -117,7 +117,7 @@ class Calculator(AseCalculator):
             self.results["stress"] = full_3x3_to_voigt_6_stress(matrix)
 
     def _predict(self, atoms: Atoms, stress: bool) -> Properties:
-        _check_positions(atoms.positions)
+        check_lengths(atoms.positions, atoms.cell.array, atoms.pbc)
         if self.atoms is not self._seen:
             self._set_system(atoms)
         pair_index, pair_vec = self.neighbors.pairs(atoms.positions, self._cell, atoms.pbc)
@@ -139,8 +139,6 @@ class Calculator(AseCalculator):
         """Check and keep what is constant while atoms move."""
         self._seen = None
         cell = np.where(atoms.pbc[:, None], atoms.cell.array, 0.0)
-        if not np.isfinite(cell).all():
-            raise InputError(f"the cell is {cell.tolist()} but must be finite")
         vectors = cell[atoms.pbc]
         if atoms.pbc.any() and not np.linalg.det(vectors @ vectors.T) > FLAT:
             raise InputError(
@@ -213,22 +211,6 @@ def _threads(n: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _check_positions(positions: Float[np.ndarray, "n_atoms 3"]) -> None:
-    """Refuse positions that are not finite.
-
-    Raises:
-        InputError: names the first atom.
-    """
-    # one sum of squares is faster than a test of each number; large ones can overflow it
-    if np.isfinite(np.vdot(positions, positions)) or np.isfinite(positions).all():
-        return
-    atom = int(np.nonzero(~np.isfinite(positions).all(axis=1))[0][0])
-    raise InputError(
-        f"the position of atom {atom} is {positions[atom].tolist()} but must be finite; "
-        "an earlier step of the dynamics or the optimization went wrong"
-    )
 
 
 def _changes(old: Atoms, new: Atoms) -> list[str]:
