@@ -12,7 +12,7 @@ SOURCE = Path(gradpot.__file__).parent
 
 # each part imports only from the parts before it
 ORDER = (
-    *("errors", "units", "process", "geometry", "data", "graph", "report", "nn", "models"),
+    *("errors", "units", "process", "locks", "geometry", "data", "graph", "report", "nn", "models"),
     *("potential", "compile", "train", "md", "testing", "cli"),
 )
 

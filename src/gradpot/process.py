@@ -82,11 +82,15 @@ def write_bytes(path: str | Path, content: bytes) -> None:
     """
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with open(beside, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    try:
+        with open(beside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError:  # a full disk, for example
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: str | Path, content: object) -> None:

@@ -281,7 +281,10 @@ TABLE = [
     ("label h2.xyz --with gfn2-xtb --out gold.xyz", r"frame 0 of gold\.xyz is not the structure"),
     ("label h2.xyz --with gfn2-xtb --out mine.xyz", r"mine\.xyz ends with an unfinished frame"),
     ("label h2.xyz --with gfn2-xtb --out water.npz", r"water\.npz exists already"),
-    ("label h2.xyz --with gfn2-xtb --out notes.txt/a.xyz", r"not a directory: notes\.txt/a\.xyz"),
+    (
+        "label h2.xyz --with gfn2-xtb --out notes.txt/a.xyz",
+        r"no folder notes\.txt; create it",
+    ),
     # data
     ("data info nosuch.npz", r"nosuch\.npz is neither a file nor the name of a data set"),
     ("data info run", r"run is a folder, neither a file"),

@@ -14,6 +14,7 @@ import pytest
 
 from gradpot.data.catalog import catalog, download
 from gradpot.errors import InputError
+from gradpot.locks import locked
 
 MOLECULES = (
     *("aspirin", "azobenzene", "benzene", "ethanol", "malonaldehyde"),
@@ -278,7 +279,7 @@ def test_a_second_process_is_refused(server):
     pytest.importorskip("fcntl")
     part = catalog.default_folder() / "md17_uracil.npz.part"
     part.parent.mkdir()
-    with download.only_one(part), pytest.raises(InputError, match="another process"):
+    with locked(part), pytest.raises(InputError, match="in use by process"):
         catalog.fetch("md17:uracil")
 
 

@@ -18,6 +18,7 @@ from ase.constraints import FixAtoms
 from gradpot.data.files import read, read_structures
 from gradpot.data.label import complete_frames, label, reference
 from gradpot.errors import InputError
+from gradpot.locks import locked
 
 
 class FailsOn(Calculator):
@@ -131,6 +132,15 @@ def test_charge_is_the_calculators(tmp_path):
 def test_an_atom_that_is_not_an_element_is_refused(tmp_path):
     with pytest.raises(InputError, match="has an atom X, which is not an element"):
         label([Atoms("XH", [[0, 0, 0], [1, 0, 0]])], EMT(), tmp_path / "out.xyz")
+
+
+@pytest.mark.parametrize("name", ["out.xyz", "out.npz"])
+def test_a_file_that_another_process_writes_is_refused(tmp_path, name):
+    out, frames = tmp_path / name, rattled(Atoms("Cu4", 2.2 * np.eye(4, 3)), 2)
+    with locked(out), pytest.raises(InputError, match=rf"{name} is in use by process \d+ on"):
+        label(frames, EMT(), out)
+    assert list(tmp_path.iterdir()) == []
+    assert label(frames, EMT(), out).n_labeled == 2
 
 
 def test_a_file_of_another_kind_is_not_touched(tmp_path):

@@ -1,6 +1,7 @@
 """Molecular dynamics: energy, temperature, output files, and every way to stop."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from ase.md.verlet import VelocityVerlet
 from numpy.testing import assert_allclose
 
 from gradpot import Calculator, InputError, Model, Potential, build, cli, save
-from gradpot.md.dynamics import LOG, SUMMARY, TRAJECTORY, Settings, claim, drift, read_log, run
+from gradpot.locks import locked
+from gradpot.md.dynamics import LOG, SUMMARY, TRAJECTORY, Settings, drift, read_log, run
 from gradpot.md.limits import Limits, bonds, too_close
 from gradpot.md.velocities import degrees_of_freedom, thermalize
 from gradpot.process import signals
@@ -306,7 +308,13 @@ def test_a_folder_with_a_run_is_not_touched(tmp_path):
         run(dimer(), Settings(time_ps=0.002), tmp_path)
     assert (tmp_path / TRAJECTORY).read_bytes() == content
     with pytest.raises(InputError, match="is a file"):
-        claim(tmp_path / TRAJECTORY)
+        run(dimer(), Settings(time_ps=0.002), tmp_path / TRAJECTORY)
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    with locked(tmp_path), pytest.raises(InputError, match=f"in use by process {os.getpid()}"):
+        run(dimer(), Settings(time_ps=0.002), tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def command(monkeypatch, *arguments: object) -> int | str | None:

@@ -18,6 +18,7 @@ import gradpot
 from gradpot import Model
 from gradpot.data.source import read
 from gradpot.errors import InputError, RunError
+from gradpot.locks import locked
 from gradpot.potential.checkpoint import read_tensors
 from gradpot.train.config import config, override, read_json
 from gradpot.train.loop import presented
@@ -165,6 +166,13 @@ def test_a_run_is_not_overwritten(finished):
     with pytest.raises(InputError, match="already holds a run; choose another --out, or --resume"):
         run(finished, "train.epochs=20")
     assert (finished / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_in_use_is_refused(tmp_path, resume):
+    with locked(tmp_path), pytest.raises(InputError, match=r"is in use by process \d+ on"):
+        run(tmp_path, "train.epochs=1", resume=resume)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_resume_wants_the_same_settings(finished):

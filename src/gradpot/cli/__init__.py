@@ -7,14 +7,13 @@ import os
 import signal
 import sys
 import warnings
-from itertools import count
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gradpot import __version__
 from gradpot.errors import InputError, RunError
+from gradpot.locks import give_back_all
 
 # panels of the help
 POTENTIALS, DATA = "Potentials", "Data"
@@ -60,11 +59,6 @@ def say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def free_folder(stem: Path) -> Path:
-    """The first of STEM-1, STEM-2, ... that does not exist."""
-    return next(p for n in count(1) if not (p := stem.with_name(f"{stem.name}-{n}")).exists())
-
-
 def main() -> None:
     """Entry point: run the command; report what went wrong in one line and the exit code."""
     warnings.showwarning = lambda message, *_: say(_one_line(f"warning: {message}"))
@@ -101,6 +95,7 @@ def main() -> None:
 
 def _leave(*_signal: object) -> None:
     """Exit at once; loops with something to save handle signals themselves (`process.signals`)."""
+    give_back_all()
     if sys.stderr.isatty():
         os.write(2, b"\x1b[?25h\n")  # show the cursor, which a progress bar hides
     os._exit(SIGNALED + signal.SIGINT)

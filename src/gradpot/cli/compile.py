@@ -10,6 +10,7 @@ import typer
 
 from gradpot.cli import POTENTIALS, Json, app, say
 from gradpot.errors import InputError
+from gradpot.locks import locked
 
 
 @app.command("compile", rich_help_panel=POTENTIALS)
@@ -38,7 +39,8 @@ def compile_command(
     if not as_json:
         say("compiling takes a minute or two")
     began = time.monotonic()
-    export.compile_potential(potential, out, precision)
+    with locked(out):
+        export.compile_potential(potential, out, precision)
     seconds, name = time.monotonic() - began, package.dtype_name(precision)
     if as_json:
         print(json.dumps({"out": str(out), "dtype": name, "seconds": seconds}))

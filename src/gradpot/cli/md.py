@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradpot.cli import POTENTIALS, SIGNALED, Json, app, free_folder, say
+from gradpot.cli import POTENTIALS, SIGNALED, Json, app, say
 from gradpot.cli.reading import Reading, options
 from gradpot.errors import InputError, RunError, unknown
+from gradpot.locks import claimed, created
 from gradpot.md.settings import Settings
 
 if TYPE_CHECKING:
@@ -65,19 +66,18 @@ def md_command(
     atoms = read_structure(structure, index, reading.length_unit)
     if settings.keep_velocities and not atoms.has("momenta"):
         raise InputError(f"--keep-velocities: {structure} has no momenta; leave the option out")
-    folder = out or free_folder(Path("md"))
-    if folder.exists():  # refuse one with a run now, not after the minutes of compiling
-        md.claim(folder)
     hardware = {"dtype": dtype, "device": device, "threads": threads}
-    atoms.calc = _calculator(model, hardware, compile, atoms, settings.n_steps)
 
     from gradpot.cli.progress import MDProgress
     from gradpot.report.figures import dynamics
 
-    with signals() as stop, MDProgress(settings) as progress:
-        summary = md.run(atoms, settings, folder, progress.watch, stop)
-        signal = stop()
-    dynamics(md.read_log(folder / md.LOG), folder / "md.png")
+    with created(out) if out else claimed(Path("md")) as folder:
+        md.check_folder(folder)  # now, not after the minutes of compiling
+        atoms.calc = _calculator(model, hardware, compile, atoms, settings.n_steps)
+        with signals() as stop, MDProgress(settings) as progress:
+            summary = md.run(atoms, settings, folder, progress.watch, stop)
+            signal = stop()
+        dynamics(md.read_log(folder / md.LOG), folder / "md.png")
     print(json.dumps(summary) if as_json else _in_words(summary))
     if why := summary["blow_up"]:
         raise RunError(f"the dynamics blew up: {why}. Output is in {folder}")

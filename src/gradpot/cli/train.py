@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradpot.cli import POTENTIALS, SIGNALED, Json, app, free_folder, say
+from gradpot.cli import POTENTIALS, SIGNALED, Json, app, say
 from gradpot.cli.reading import Reading, options
 from gradpot.errors import InputError
+from gradpot.locks import claimed, created
 
 if TYPE_CHECKING:
     from gradpot.train.config import Config
@@ -63,8 +64,8 @@ def train(
     from gradpot.cli.progress import TrainingProgress, print_errors
     from gradpot.train.run import train as run
 
-    folder = out or free_folder(Path("runs") / f"{config.model.name}-{_stem(config.data.file)}")
-    with TrainingProgress() as progress:
+    stem = Path("runs") / f"{config.model.name}-{_stem(config.data.file)}"
+    with created(out) if out else claimed(stem) as folder, TrainingProgress() as progress:
         results = run(config, folder, resume, progress.say, progress.watch)
     if "stopped" in results:
         say(f"stopped at step {results['step']}; to resume: gradpot train --out {folder} --resume")

@@ -21,6 +21,7 @@ from gradpot.compile.package import FORMAT, SUFFIX, CompiledPotential, dtype_nam
 from gradpot.compile.step import available, has_compiler
 from gradpot.errors import InputError, RunError
 from gradpot.graph.graph import Graph, both_ways, opposite
+from gradpot.locks import locked
 from gradpot.nn.radial import tabulate
 from gradpot.nn.segment import sum_by
 from gradpot.potential.potential import Potential, predict
@@ -97,9 +98,11 @@ def compiled_potential(potential: Potential, dtype: torch.dtype) -> CompiledPote
     with tempfile.TemporaryDirectory(prefix="gradpot-") as folder:
         # what cannot be saved is not cached
         path = cache_file(potential, dtype) or Path(folder) / f"potential{SUFFIX}"
-        if not fits(path, potential, dtype):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            compile_potential(potential, path, dtype)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # another process may be compiling the same
+        with locked(path, wait=True):
+            if not fits(path, potential, dtype):
+                compile_potential(potential, path, dtype)
         return CompiledPotential(path)
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gradpot.errors import InputError, unknown
+from gradpot.locks import locked
 from gradpot.process import write_bytes, write_json
 
 if TYPE_CHECKING:
@@ -85,17 +86,29 @@ def label(
         progress: show a progress bar with the time left on standard error.
 
     Raises:
-        InputError: the frames in `out` do not belong to these structures; or a structure failed
-            (those before it are in `out`).
+        InputError: the frames in `out` do not belong to these structures; another process is
+            writing there; or a structure failed (those before it are in `out`).
     """
-    import ase.io
-    from tqdm import tqdm
-
     for name in ("energy", "forces"):
         if name not in calculator.implemented_properties:
             kind = type(calculator).__name__
             raise InputError(f"{kind} gives no {name}; choose another calculator")
-    out, structures = Path(out), [_plain(*pair) for pair in enumerate(structures)]
+    plain = [_plain(*pair) for pair in enumerate(structures)]
+    with locked(Path(out)):
+        return _label(plain, calculator, Path(out), skip_failures, progress)
+
+
+def _label(
+    structures: list["Atoms"],
+    calculator: "BaseCalculator",
+    out: Path,
+    skip_failures: bool,
+    progress: bool,
+) -> Labeled:
+    """`label` for plain structures into a file that belongs to this process."""
+    import ase.io
+    from tqdm import tqdm
+
     frames_file = _frames_file(out, structures)
     skipped_file = frames_file.with_name(frames_file.name + ".skipped.json")
     skipped: dict[int, str] = {}

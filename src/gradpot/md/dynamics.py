@@ -20,6 +20,7 @@ from ase.md.md import MolecularDynamics
 from jaxtyping import Float
 
 from gradpot.errors import InputError
+from gradpot.locks import created, locked
 from gradpot.md.limits import Limits, too_close
 from gradpot.md.settings import ENSEMBLES, Settings, ns_per_day
 from gradpot.md.velocities import degrees_of_freedom, thermalize
@@ -61,9 +62,10 @@ def run(
     limits = Limits(atoms, settings.temperature_limit_K, settings.max_stretch)
     n_free = degrees_of_freedom(atoms, settings.ensemble)
     dynamics, problem = ENSEMBLES[settings.ensemble](atoms, settings, rng), None
-    folder, began = claim(folder), time.perf_counter()
+    folder, began = Path(folder), time.perf_counter()
     # `Limits` reports numbers that diverge; numpy need not warn of them
-    with Record(folder, settings) as record, np.errstate(all="ignore"):
+    quiet = np.errstate(all="ignore")
+    with created(folder), locked(folder), Record(folder, settings) as record, quiet:
         for step, problem in _steps(dynamics, settings.n_steps):
             if problem:
                 break
@@ -137,6 +139,7 @@ class Record(ExitStack):
 
     def __init__(self, folder: Path, settings: Settings):
         super().__init__()
+        check_folder(folder)
         self.log_every = settings.steps(settings.log_every_fs)
         self.save_every = settings.steps(settings.save_every_fs)
         # buffering=1: text is flushed as soon as it contains a line end
@@ -175,20 +178,15 @@ def drift(log: dict[str, np.ndarray], n_atoms: int) -> float | None:
     return float(slope / n_atoms)
 
 
-def claim(folder: Path | str) -> Path:
-    """Create the folder of a run.
+def check_folder(folder: Path | str) -> None:
+    """Refuse a folder that already holds a run.
 
     Raises:
-        InputError: it already holds a run, or is a file.
+        InputError: it does.
     """
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; --out names a folder")
     for name in (TRAJECTORY, LOG, SUMMARY):
-        if (folder / name).exists():
+        if (Path(folder) / name).exists():
             raise InputError(f"{folder} already holds a run ({name}); choose another --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _summary(

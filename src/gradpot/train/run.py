@@ -17,6 +17,7 @@ from gradpot.data.split import Split, split
 from gradpot.data.stress import stress_label
 from gradpot.errors import InputError
 from gradpot.graph.dataset import batch, dataset
+from gradpot.locks import created, locked
 from gradpot.models import build, specification
 from gradpot.nn.norm import batch_norms
 from gradpot.potential.checkpoint import load
@@ -75,7 +76,12 @@ def train(
         RunError: the loss is not finite.
     """
     out = Path(out)
-    started = _check_folder(out, resume)
+    with created(out), locked(out):
+        return _train(settings, out, _check_folder(out, resume), say, watch)
+
+
+def _train(settings: Config, out: Path, started: bool, say: Say, watch: Watch) -> dict:
+    """`train` in a folder that belongs to this process."""
     specification(**settings.model.model_dump())
     # tensors are small: more threads mostly wait for each other, and add up in random order
     torch.set_num_threads(settings.train.threads)
@@ -96,7 +102,6 @@ def train(
     if started:
         _restore(task, state, frames, say)
     else:
-        out.mkdir(parents=True, exist_ok=True)
         parts = {name: part.tolist() for name, part in task.parts._asdict().items()}
         write_json(out / "split.json", {"data": frames.fingerprint(), **parts})
         write_json(out / "rescaling.json", task.rescaling._asdict())
@@ -221,8 +226,6 @@ def _check_folder(out: Path, resume: bool) -> bool:
         raise InputError(
             f"{out} holds {found[0]} but no config.json, so it is not a run; choose another --out"
         )
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; --out names a folder")
     return started
 
 

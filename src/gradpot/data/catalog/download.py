@@ -6,13 +6,11 @@ says which version of the remote file it is (ETag or Last-Modified), so that hal
 are never joined.
 """
 
-import fcntl
 import json
 import os
-from contextlib import contextmanager
 from pathlib import Path
 
-from gradpot.errors import InputError
+from gradpot.locks import locked
 
 ATTEMPTS = 3
 # to connect, and between two chunks
@@ -33,7 +31,7 @@ def resume(url: str, output_file: str, pooch=None, *, part: Path, progress: bool
     from requests.exceptions import ChunkedEncodingError, ConnectionError, Timeout
 
     state = part.with_name(part.name + ".json")
-    with only_one(part):
+    with locked(part):
         for attempt in range(1, ATTEMPTS + 1):
             had = size(part)
             try:
@@ -49,24 +47,6 @@ def resume(url: str, output_file: str, pooch=None, *, part: Path, progress: bool
 def size(path: Path) -> int:
     """Bytes in a file; 0 if there is none."""
     return path.stat().st_size if path.exists() else 0
-
-
-@contextmanager
-def only_one(part: Path):
-    """Keep a second process from writing the same file.
-
-    Raises:
-        InputError: another process holds the lock.
-    """
-    with open(part.with_name(part.name + ".lock"), "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"another process is downloading {part}; wait for it") from error
-        try:
-            yield
-        finally:
-            Path(lock.name).unlink(missing_ok=True)
 
 
 def _receive(url: str, part: Path, state: Path, progress: bool) -> None:
