@@ -93,6 +93,29 @@ def write_bytes(path: str | Path, content: bytes) -> None:
         raise
 
 
+def parse_json(text: str | bytes) -> Any:
+    """The content of JSON in which no object has a name twice and no string half a character.
+
+    Raises:
+        ValueError: says what is wrong, also for text that is not UTF-8 or is nested too deeply.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        table = dict(pairs)
+        if len(table) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"it has {twice!r} twice")
+        return table
+
+    try:
+        content = json.loads(text, object_pairs_hook=unique)
+        json.dumps(content, ensure_ascii=False).encode()  # fails on half characters: "\\ud800"
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return content
+
+
 def write_json(path: str | Path, content: object) -> None:
     """Replace a JSON file as a whole."""
     write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())

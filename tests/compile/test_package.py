@@ -156,8 +156,8 @@ def test_stress_only_where_asked_for(fast, crystal):
 def test_what_a_package_knows(fast, run):
     assert (fast.cutoff, fast.scale, fast.dtype) == (CUTOFF, 0.7, torch.float64)
     assert fast.references == REFERENCES
-    assert fast.header["torch"] in torch.__version__
-    assert fast.header["fingerprint"] == package.fingerprint(potential_of())
+    assert fast.header.torch in torch.__version__
+    assert fast.header.fingerprint == package.fingerprint(potential_of())
     with pytest.raises(InputError, match="does not know S; it was trained on H, C, O"):
         Calculator(run / "model.pt2").get_potential_energy(molecule("CH3SH"))
 

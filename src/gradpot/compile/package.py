@@ -7,9 +7,10 @@ the same kind of processor. It holds code that is run: load only files you trust
 import hashlib
 import json
 import platform
+import reprlib
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -18,6 +19,15 @@ from torch import Tensor
 from gradpot.errors import InputError, unknown
 from gradpot.graph.graph import Graph, Properties, find_triplets
 from gradpot.models.base import Model
+from gradpot.potential.header import (
+    LONGEST_HEADER,
+    Positive,
+    References,
+    Section,
+    energies,
+    parse_header,
+    validated,
+)
 from gradpot.potential.potential import Potential
 
 FORMAT = 1
@@ -26,13 +36,33 @@ SUFFIX = ".pt2"
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
+class Header(Section):
+    """What a package says about itself; the weights are in its machine code."""
+
+    format: Literal[1]
+    gradpot: str
+    """version that compiled it"""
+    torch: str
+    processor: str
+    system: str
+    dtype: Literal["float32", "float64"]
+    cutoff: Positive
+    """Å"""
+    scale: Positive
+    """eV"""
+    uses_triplets: bool = False
+    direct: bool = False
+    references: References
+    fingerprint: str | None
+    """of the potential, see `fingerprint`"""
+
+
 class CompiledNetwork(Model):
     """A package's description of its network; the weights are in the machine code."""
 
-    def __init__(self, header: dict[str, Any]):
-        super().__init__(header["cutoff"])
-        self.uses_triplets = header.get("uses_triplets", False)
-        self.direct = header.get("direct", False)
+    def __init__(self, header: Header):
+        super().__init__(header.cutoff)
+        self.uses_triplets, self.direct = header.uses_triplets, header.direct
 
     def forward(self, graph: Graph) -> Tensor:
         raise TypeError("the network is machine code: call the potential, not its model")
@@ -50,11 +80,10 @@ class CompiledPotential(Potential):
     def __init__(self, path: str | Path):
         from torch._inductor import aoti_load_package
 
-        header = read_header(path)
-        _check_header(header, path)
-        references = {int(z): e for z, e in header["references"].items()}
-        super().__init__(CompiledNetwork(header), references, header["scale"])
-        self.header = header
+        self.header = read_header(path)
+        _check_machine(self.header, path)
+        network = CompiledNetwork(self.header)
+        super().__init__(network, energies(self.header.references), self.header.scale)
         try:
             # the loader itself: its wrapper reads a description of the inputs at every call
             self._run = aoti_load_package(str(path), run_single_threaded=True).loader.boxed_run
@@ -64,7 +93,7 @@ class CompiledPotential(Potential):
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the network."""
-        return DTYPES[self.header["dtype"]]
+        return DTYPES[self.header.dtype]
 
     def forward(self, graph: Graph, stress: bool = True) -> Properties:
         """Energy (float64) in eV, forces in eV/Å, stress in eV/Å³ (NaN without `stress`)."""
@@ -131,7 +160,7 @@ def _padded(inputs: list[Tensor], number: int, cutoff: float) -> list[Tensor]:
     ]
 
 
-def read_header(path: str | Path) -> dict[str, Any]:
+def read_header(path: str | Path) -> Header:
     """A package's description of itself; none of its code is run.
 
     Raises:
@@ -140,17 +169,37 @@ def read_header(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no such file: {path}")
     try:
-        with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is not None:
-                raise zipfile.BadZipFile
-            names = [n for n in archive.namelist() if n.endswith("metadata.json")]
-            metadata = [json.loads(archive.read(name)) for name in names]
-    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError):
-        raise InputError(f"{path} is damaged or not a compiled potential") from None
-    for entry in metadata:
-        if "gradpot" in entry:
-            return json.loads(entry["gradpot"])
-    raise InputError(f"{path} was not written by gradpot compile")
+        texts = _metadata(Path(path))
+    except PermissionError:
+        raise
+    except Exception as error:  # zipfile and zlib raise a dozen kinds for damaged files
+        raise InputError(f"{path} is damaged or not a compiled potential") from error
+    found = [content for text in texts if "gradpot" in (content := parse_header(text, path))]
+    if not found:
+        raise InputError(f"{path} was not written by gradpot compile")
+    text = found[0]["gradpot"]
+    if not isinstance(text, str):
+        raise InputError(f"{path} is damaged: its header is no text but {reprlib.repr(text)}")
+    content = parse_header(text, path)
+    if type(content.get("format")) is int and content["format"] > FORMAT:
+        raise InputError(
+            f"{path} has format {content['format']}, newer than {FORMAT}: update gradpot"
+        )
+    return validated(Header, content, path)
+
+
+def _metadata(path: Path) -> list[str]:
+    """The JSON files in a package that may have gradpot's header, after a test of all its files.
+
+    Raises:
+        zipfile.BadZipFile: a file in it is damaged, or much too long for a header.
+        Exception: whatever else zipfile raises.
+    """
+    with zipfile.ZipFile(path) as archive:
+        named = [one for one in archive.infolist() if one.filename.endswith("metadata.json")]
+        if any(one.file_size > LONGEST_HEADER for one in named) or archive.testzip() is not None:
+            raise zipfile.BadZipFile
+        return [archive.read(one).decode() for one in named]
 
 
 def fits(path: Path, potential: Potential, dtype: torch.dtype) -> bool:
@@ -160,11 +209,10 @@ def fits(path: Path, potential: Potential, dtype: torch.dtype) -> bool:
     """
     try:
         header = read_header(path)
-        _check_header(header, path)
+        _check_machine(header, path)
     except (OSError, InputError):
         return False
-    made_for = header["fingerprint"], DTYPES[header["dtype"]]
-    return made_for == (fingerprint(potential), dtype)
+    return (header.fingerprint, DTYPES[header.dtype]) == (fingerprint(potential), dtype)
 
 
 def fingerprint(potential: Potential) -> str | None:
@@ -180,15 +228,12 @@ def fingerprint(potential: Potential) -> str | None:
     return digest.hexdigest()
 
 
-def _check_header(header: dict, path: str | Path) -> None:
-    if header["format"] > FORMAT:
-        raise InputError(
-            f"{path} has format {header['format']}, newer than {FORMAT}: update gradpot"
-        )
+def _check_machine(header: Header, path: str | Path) -> None:
     for what, here in machine().items():
-        if header[what] != here:
+        made_for = getattr(header, what)
+        if made_for != here:
             raise InputError(
-                f"{path} was compiled for {what} {header[what]}, and this is {what} {here}; "
+                f"{path} was compiled for {what} {made_for}, and this is {what} {here}; "
                 "compile the potential again on this machine"
             )
 

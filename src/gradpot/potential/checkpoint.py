@@ -2,18 +2,18 @@
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from gradpot.errors import InputError
-from gradpot.models import build, saved_specification
+from gradpot.potential.header import FORMAT, Header, energies, parse_header, validated
 from gradpot.potential.potential import NOT_SMOOTH, Potential
+from gradpot.potential.rebuild import rebuild
 from gradpot.process import write_bytes
-
-# 2: SchNet's weights do not contain the factors of its filters and branches
-FORMAT = 2
 
 
 def save(potential: Potential, path: str | Path, notes: Mapping | None = None) -> None:
@@ -23,7 +23,8 @@ def save(potential: Potential, path: str | Path, notes: Mapping | None = None) -
         notes: anything that JSON can hold and that should be kept, such as settings and errors.
 
     Raises:
-        InputError: the model was not made by `build`.
+        InputError: the model was not made by `build`, or a reference or the scale is no number
+            that `load` accepts.
     """
     spec = potential.model.spec
     if spec is None:
@@ -36,6 +37,7 @@ def save(potential: Potential, path: str | Path, notes: Mapping | None = None) -
         "units": {"energy": "eV", "length": "Ang"},
         "notes": dict(notes or {}),
     }
+    validated(Header, header, path)
     write_tensors(path, potential.model.state_dict(), header)
 
 
@@ -56,24 +58,20 @@ def load(
             f"{path} is a compiled potential, which works with `gradpot md` and Calculator only; "
             "give the model.safetensors that it was made from"
         )
-    tensors, header = read_tensors(path)
+    with _opened(path) as (file, content):
+        header = _model_header(content, path)
+        # keys() of a safetensors file, which is no mapping
+        parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        shapes = {name: (p.get_dtype(), tuple(p.get_shape())) for name, p in parts.items()}
+        model = rebuild(header.model, shapes, path)
+        tensors = {name: file.get_tensor(name) for name in parts}
     if spoiled := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
         raise InputError(f"{path} has weights that are not finite ({spoiled[0]}): it is damaged")
-    if "model" not in header:
-        raise InputError(f"{path} is not a gradpot model; expected the model.safetensors of a run")
-    if header["format"] != FORMAT:
-        raise InputError(
-            f"{path} was written by another version of gradpot, as format {header['format']}; this "
-            f"one reads {FORMAT}: use that version, or train again"
-        )
-    model = build(**saved_specification(header["model"]))
     if not model.smooth:
         warnings.warn(NOT_SMOOTH, stacklevel=2)
-    stored = next(iter(tensors.values())).dtype
-    model.to(stored).load_state_dict(tensors)
-    references = {int(z): e for z, e in header["references"].items()}
-    potential = Potential(model, references, header["scale"])
-    return potential.to(device=device, dtype=dtype or stored).eval()
+    model.load_state_dict(tensors)
+    potential = Potential(model, energies(header.references), header.scale)
+    return potential.to(device=device, dtype=dtype).eval()
 
 
 def notes(path: str | Path) -> dict:
@@ -81,9 +79,21 @@ def notes(path: str | Path) -> dict:
 
     Raises:
         FileNotFoundError: there is no such file.
-        InputError: the file is damaged, or gradpot did not write it.
+        InputError: the file is damaged, or is not a gradpot model.
     """
-    return read_tensors(path)[1].get("notes", {})
+    with _opened(path) as (_, content):
+        return _model_header(content, path).notes
+
+
+def _model_header(content: dict[str, Any], path: str | Path) -> Header:
+    if "model" not in content:
+        raise InputError(f"{path} is not a gradpot model; expected the model.safetensors of a run")
+    if type(content.get("format")) is int and content["format"] != FORMAT:
+        raise InputError(
+            f"{path} was written by another version of gradpot, as format {content['format']}; "
+            f"this one reads {FORMAT}: use that version, or train again"
+        )
+    return validated(Header, content, path)
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor], header: Mapping) -> None:
@@ -101,13 +111,20 @@ def write_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor], header:
     write_bytes(path, to_bytes(plain, metadata={"gradpot": json.dumps(header)}))
 
 
-def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
+def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Named tensors and header, as `write_tensors` wrote them.
 
     Raises:
         FileNotFoundError: there is no such file.
         InputError: the file is damaged, or gradpot did not write it.
     """
+    with _opened(path) as (file, header):
+        return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The file, whose tensors are not read yet, and its header; whatever fails is one line."""
     from safetensors import SafetensorError, safe_open
 
     if Path(path).is_dir():
@@ -117,11 +134,10 @@ def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if "gradpot" not in metadata:
+                raise InputError(f"{path} was not written by gradpot: it has no gradpot header")
+            yield file, parse_header(metadata["gradpot"], path)
     except PermissionError:
         raise
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is damaged or not a safetensors file ({error})") from None
-    if "gradpot" not in metadata:
-        raise InputError(f"{path} was not written by gradpot: it has no gradpot header")
-    return tensors, json.loads(metadata["gradpot"])
+        raise InputError(f"{path} is damaged or not a safetensors file ({error})") from error
