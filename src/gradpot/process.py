@@ -15,6 +15,9 @@ from typing import Any, NamedTuple
 
 # ru_maxrss is in bytes on a Mac
 MAXRSS_PER_MIB = 2**20 if sys.platform == "darwin" else 2**10
+# seconds between two looks at the clock (each costs microseconds); and, after the time was up,
+# until the next interruption: code that cleans up takes less
+CHECK_S, CHECK_AGAIN_S = 0.2, 5.0
 # parameters of mallopt(3)
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
@@ -52,11 +55,14 @@ def keep_memory() -> None:
 
 
 @contextmanager
-def signals() -> Iterator[Callable[[], int]]:
+def signals(told: Callable[[], None] = lambda: None) -> Iterator[Callable[[], int]]:
     """Yield a function that returns the signal that asked to stop, or 0.
 
     A second signal ends the process as usual. Outside the main thread, the only one that receives
     signals, the function always returns 0.
+
+    Args:
+        told: called when the signal comes.
     """
     received: list[int] = []
     before: dict[int, Any] = {}
@@ -64,6 +70,7 @@ def signals() -> Iterator[Callable[[], int]]:
     def note(number: int, frame: object) -> None:
         received.append(number)
         signal.signal(number, before[number])
+        told()
 
     if current_thread() is main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -73,6 +80,39 @@ def signals() -> Iterator[Callable[[], int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class OutOfTime(BaseException):
+    """A `time_limit` is over. No Exception, so that no compiler takes it for one of its own."""
+
+
+@contextmanager
+def time_limit(wall_s: float, cpu_s: float) -> Iterator[None]:
+    """Raise `OutOfTime` in the block as soon as it has used so much time, in seconds.
+
+    A timer's signal interrupts whatever Python code runs, and waiting for other programs; these
+    end on their own. Outside the main thread, the only one that receives signals, and for infinite
+    limits there is no timer.
+    """
+    if min(wall_s, cpu_s) == float("inf") or current_thread() is not main_thread():
+        yield
+        return
+    began = usage()
+
+    def check(*_signal: object) -> None:
+        now = usage()
+        if now.wall_s - began.wall_s >= wall_s or now.cpu_s - began.cpu_s >= cpu_s:
+            # once more later, in case this one is lost, as in a destructor
+            signal.setitimer(signal.ITIMER_REAL, CHECK_AGAIN_S)
+            raise OutOfTime
+
+    before = signal.signal(signal.SIGALRM, check)
+    signal.setitimer(signal.ITIMER_REAL, CHECK_S, CHECK_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:

@@ -52,6 +52,19 @@ def test_json_of_the_catalog(monkeypatch, capfd):
     assert said.err == ""
 
 
+def test_a_run_that_time_ended_too_soon_has_its_own_exit_code(monkeypatch, capfd, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    line = f"train {TINY} --out run train.compile=false".replace("train.epochs=1", "")
+    said = gradpot(monkeypatch, capfd, [*line.split(), "train.max_minutes=1e-4"])
+    assert said.code == 3
+    assert "warning: the time was up after 1 steps" in said.err
+    assert "Everything is in run" in said.out
+    said = gradpot(monkeypatch, capfd, ["train", "--out", "run", "--resume", "train.epochs=1"])
+    assert said.code == 3  # the time was used up before
+    words = ["train", "--out", "run", "--resume", "train.epochs=2", "train.max_minutes=100"]
+    assert gradpot(monkeypatch, capfd, words).code == 0
+
+
 def _no_number(text: str) -> None:
     raise ValueError(f"{text} is not JSON")
 

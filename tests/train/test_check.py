@@ -1,5 +1,7 @@
 """A compiled step is compared with the eager one, and the run says what is wrong with it."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -62,3 +64,24 @@ def test_what_is_wrong_with_a_compiled_step(monkeypatch, tmp_path, made, message
     )
     index = torch.arange(4)
     assert torch.isfinite(chosen(state.weights, step.batch(task.data, index))[0])
+
+
+def test_compiling_that_takes_too_long_is_given_up(monkeypatch, tmp_path):
+    def endless(*_):
+        while True:
+            try:
+                time.sleep(60)
+            except Exception:
+                continue
+
+    monkeypatch.setattr(step, "has_compiler", lambda: True)
+    monkeypatch.setattr(step, "compile_step", endless)
+    keys = ["train.compile=true", "model.width=8", "model.n_layers=1", "data.n_train=20"]
+    keys += ["data.n_valid=5", "data.n_test=0", "train.max_minutes=0.02"]
+    frames = read("ethanol").take(np.arange(40))
+    task, state = prepare(config(override({}, keys)), frames, tmp_path, lambda line: None)
+    said: list[str] = []
+    chosen = step.gradient_step(task, state, said.append)
+    assert "is not compiled, because compiling took 40% of the time that this run has" in said[-1]
+    assert 0.4 * 1.2 <= state.compile_wall_s == state.wall_s < 1.2
+    assert torch.isfinite(chosen(state.weights, step.batch(task.data, torch.arange(4)))[0])

@@ -80,6 +80,8 @@ def test_values_are_typed():
         ("seed.value=1", "seed is {'value': 1} but must be a valid integer"),
         ("train=3", "train is 3 but must be a table"),
         ("train.compile=maybe", "train.compile is 'maybe' but must be 'auto' or a valid boolean"),
+        ("train.compile=yes", "train.compile is 'yes' but must be 'auto' or a valid boolean"),
+        ("train.compile=1", "train.compile is 1 but must be 'auto' or a valid boolean"),
         ("rescale.references=3", "rescale.references is 3 but must be a valid string or"),
         ("rescale.references={H=nan}", "rescale.references is .*finite"),
         ("train.learning_rate=inf", "train.learning_rate is inf but must be a finite number"),

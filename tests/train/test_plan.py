@@ -8,7 +8,7 @@ from gradpot import Model
 from gradpot.errors import InputError
 from gradpot.models import build
 from gradpot.train.config import config, override
-from gradpot.train.plan import Plan, progress, resolve
+from gradpot.train.plan import Plan, ended_too_soon, progress, resolve
 from gradpot.train.state import State
 
 
@@ -93,3 +93,39 @@ def test_progress_is_the_furthest_of_steps_and_times():
     assert progress(made, state) == 0.8
     state.wall_s = 1e3
     assert progress(made, state) == 1
+
+
+def test_compiling_is_no_part_of_the_schedule():
+    made, state = plan("train.max_minutes=1"), State(small(), "adam")
+    state.count_compiling(20.0, 25.0)
+    assert progress(made, state) == 0
+    state.wall_s += 10.0
+    assert progress(made, state) == 0.25
+    state.wall_s += 30.0
+    assert progress(made, state) == 1
+    state.count_compiling(1e3, 1e3)
+    assert progress(made, state) == 1
+
+
+def test_a_run_without_patience_left_is_done():
+    made, state = plan("train.early_stop=3"), State(small(), "adam")
+    state.since_best = 3
+    assert progress(made, state) == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "steps", "too_soon"),
+    [
+        (("train.max_minutes=1",), 299, True),
+        (("train.max_minutes=1",), 300, False),
+        (("train.max_cpu_minutes=1",), 1, True),
+        # the limit that was reached is that of the steps
+        (("train.max_minutes=1", "train.epochs=1"), 9, False),
+        (("train.max_minutes=1", "train.epochs=2"), 9, True),
+        (("train.epochs=1",), 9, False),
+    ],
+)
+def test_only_time_ends_a_run_too_soon(keys, steps, too_soon):
+    made, state = plan(*keys), State(small(), "adam")
+    state.step, state.wall_s, state.cpu_s = steps, 61.0, 61.0
+    assert ended_too_soon(made, state) is too_soon

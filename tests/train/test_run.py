@@ -244,17 +244,81 @@ def test_time_budget(key, tmp_path):
     assert metrics(tmp_path / "run")[-1]["learning_rate"] < 1e-4
 
 
-def test_a_run_whose_time_went_into_compiling_has_a_model(tmp_path, monkeypatch):
+def test_a_run_whose_time_went_into_compiling_has_a_model_and_says_so(tmp_path, monkeypatch):
     module = importlib.import_module("gradpot.train.run")
     make_step = module.gradient_step
 
     def slow(task, state, say):
-        state.cpu_s += 3600.0
+        state.count_compiling(3600.0, 3600.0)
         return make_step(task, state, say)
 
     monkeypatch.setattr(module, "gradient_step", slow)
-    assert run(tmp_path / "run", "train.max_cpu_minutes=0.1")["steps"] == 1
+    said: list[str] = []
+    results = train(settings("train.max_cpu_minutes=0.1"), tmp_path / "run", say=said.append)
+    assert (results["steps"], results["ended_too_soon"]) == (1, True)
     assert (tmp_path / "run" / "model.safetensors").exists()
+    assert "the time was up after 1 steps, too few to learn from (3600 of 360" in said[-1]
+
+
+def test_the_schedule_begins_after_compiling(tmp_path, monkeypatch):
+    """The rate is high when the steps begin, though a third of the time is gone."""
+    module = importlib.import_module("gradpot.train.run")
+    make_step = module.gradient_step
+
+    def slow(task, state, say):
+        state.count_compiling(20.0, 20.0)
+        return make_step(task, state, say)
+
+    monkeypatch.setattr(module, "gradient_step", slow)
+    rates: list[float] = []
+
+    def watch(state, done, row):
+        rates.append(row["learning_rate"] if row else rates[-1] if rates else 1e-2)
+
+    keys = ("train.max_minutes=0.35", "train.warmup_steps=0", "train.valid_every=1")
+    run(tmp_path / "run", *keys, watch=watch)
+    assert rates[4] > 0.9e-2
+    assert rates[-1] < 1e-4
+
+
+def test_ctrl_c_after_the_last_step_says_what_is_done(tmp_path, monkeypatch):
+    module = importlib.import_module("gradpot.train.run")
+    measure, said = module.errors_of, []
+
+    def interrupt(state, done, row):
+        if done == 1:  # in the last step
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def interrupted(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        monkeypatch.setattr(module, "errors_of", measure)
+        return measure(*arguments)
+
+    monkeypatch.setattr(module, "errors_of", interrupted)
+    chosen = settings("train.epochs=2")
+    results = train(chosen, tmp_path / "run", say=said.append, watch=interrupt)
+    assert results["epochs"] == 2
+    assert said[-1].startswith("the training is finished and saved; its errors are being measured")
+    assert (tmp_path / "run" / "results.json").exists()
+
+
+def test_progress_of_a_run_that_goes_on_and_of_one_that_lost_patience(tmp_path):
+    shares: list[float] = []
+
+    def watch(state, done, row):
+        shares.append(done)
+
+    run(tmp_path / "run", "train.epochs=2", watch=watch)
+    run(tmp_path / "run", "train.epochs=4", resume=True, watch=watch)
+    assert shares == [n / 8 for n in range(0, 9, 1)] + [n / 16 for n in range(8, 17)]
+    shares.clear()
+    run(tmp_path / "run", "train.epochs=4", resume=True, watch=watch)
+    assert shares == [1]
+    shares.clear()
+    keys = ("train.epochs=500", "train.early_stop=1", "train.learning_rate=0.3")
+    run(tmp_path / "early", *keys, watch=watch)
+    assert shares[-1] == 1
+    assert shares[-2] < 0.5
 
 
 @pytest.mark.parametrize(
@@ -296,8 +360,14 @@ def test_data_that_look_wrong_are_reported(tmp_path):
     train(settings(f"data.file={file}", "train.epochs=1"), tmp_path / "flipped", say=said.append)
     assert any(line.startswith("warning: sign error: forces") for line in said)
     said.clear()
-    keys = ("data.n_train=1400", "data.n_valid=100", "data.n_test=0", "train.max_minutes=1e-4")
-    train(settings(*keys), tmp_path / "all", say=said.append)
+    keys = (
+        "data.n_train=1400",
+        "data.n_valid=100",
+        "data.n_test=0",
+        "train.epochs=1",
+        "train.batch_size=1400",
+    )
+    train(settings(*keys, "train.batch_size=1400"), tmp_path / "all", say=said.append)
     assert not any(line.startswith("warning") for line in said)
     assert any("no frames are left for a test" in line for line in said)
 

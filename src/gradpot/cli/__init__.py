@@ -19,6 +19,8 @@ from gradpot.locks import give_back_all
 POTENTIALS, DATA = "Potentials", "Data"
 # a shell reports a process ended by signal n as exit code 128 + n
 SIGNALED = 128
+# of a training run that time ended before it could learn
+TOO_SOON = 3
 
 app = typer.Typer(
     name="gradpot",

@@ -86,7 +86,8 @@ class TrainingProgress(LiveProgress):
             parts += [f"forces {_number(forces)} meV/Å"] if forces is not None else []
             self.errors = f"epoch {row['epoch']} valid: {', '.join(parts)}"
         step = "" if self.console.is_terminal else f"step {state.step}  "
-        self.show(done, state.wall_s, step + self.errors)
+        # compiling is not part of the share, so it says nothing of the time left
+        self.show(done, state.wall_s - state.compile_wall_s, step + self.errors)
 
 
 class MDProgress(LiveProgress):

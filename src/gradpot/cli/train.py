@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradpot.cli import POTENTIALS, SIGNALED, Json, app, say
+from gradpot.cli import POTENTIALS, SIGNALED, TOO_SOON, Json, app, say
 from gradpot.cli.reading import Reading, options
 from gradpot.errors import InputError
 from gradpot.locks import claimed, created
@@ -75,7 +75,7 @@ def train(
     else:
         print_errors(results)
         print(f"Everything is in {folder}: model.safetensors, results.json, learning_curve.png ...")
-    return 0
+    return TOO_SOON if results["ended_too_soon"] else 0
 
 
 @app.command("eval", rich_help_panel=POTENTIALS)

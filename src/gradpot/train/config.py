@@ -6,7 +6,15 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from gradpot.errors import InputError
@@ -121,7 +129,7 @@ class Train(Section):
     valid_every: Count | None = None
     """epochs; by default as many as 200 steps need"""
     save_every_s: float = Field(default=30.0, ge=0)
-    compile: Literal["auto"] | bool = "auto"
+    compile: Literal["auto"] | StrictBool = "auto"
     dtype: Annotated[str, one_of("compile.package:DTYPES")] = "float32"
     threads: Count = 1
 

@@ -34,11 +34,11 @@ def fit(task: Task, state: State, step: Gradients, watch: Watch) -> int:
     Args:
         state: where to start; changed in place.
         step: gives loss and gradient of a batch.
-        watch: called after each step with the state, the share of the run that is done, and the
-            validation's row of `metrics.jsonl`, or None.
+        watch: called at the start and after each step with the state, the share of the run that
+            is done, and the validation's row of `metrics.jsonl`, or None.
 
     Returns:
-        The signal that asked to stop, or 0.
+        The signal that stopped the run, or 0 if it is done.
 
     Raises:
         RunError: the loss is not finite; the last good model is kept.
@@ -46,9 +46,10 @@ def fit(task: Task, state: State, step: Gradients, watch: Watch) -> int:
     plan, train = task.plan, task.plan.config.train
     done, saved_at = progress(plan, state), state.wall_s
     order, last = _batches(task, state), (time.perf_counter(), time.process_time())
+    watch(state, done, None)
     with signals() as stop:
-        # at least one step, so that there is a model even if compiling used up the time
-        while (done < 1 or not state.step) and not stop() and state.since_best < plan.early_stop:
+        # at least one step, so that there is a model however short the time is
+        while (done < 1 or not state.step) and not stop():
             index = next(order)
             batch = presented(task, state.model, index, state.epoch, state.position)
             loss, gradient = step(state.weights, batch)
@@ -58,13 +59,15 @@ def fit(task: Task, state: State, step: Gradients, watch: Watch) -> int:
             last = add_time(state, last)
             done = progress(plan, state)
             due = state.position == 0 and state.epoch % plan.valid_every == 0
-            watch(state, done, _validate(task, state, done) if due or done == 1 else None)
+            row = _validate(task, state, done) if due or done == 1 else None
+            done = progress(plan, state)
+            watch(state, done, row)
             if state.wall_s - saved_at > train.save_every_s:
                 state.save(task.out / "state.safetensors")
                 saved_at = state.wall_s
     add_time(state, last)
     state.save(task.out / "state.safetensors")
-    return stop()
+    return 0 if done == 1 else stop()
 
 
 def presented(task: Task, model: Model, index: Tensor, epoch: int, position: int) -> Batch:

@@ -18,6 +18,8 @@ from gradpot.train.state import State
 DEFAULT_EPOCHS = 200
 # a validation of a few hundred frames then takes less time than the steps before it
 STEPS_BETWEEN_VALIDATIONS = 200
+# the default warm-up, and the steps before a second validation
+ENOUGH_STEPS = 300
 # a layer's output sums the steps of all its inputs: wider networks diverge at the default rates
 RATE_WIDTH = 64
 # compiling takes about a minute and then saves two thirds of every step
@@ -102,12 +104,27 @@ def progress(plan: Plan, state: State) -> float:
     """Share of the run that is done, 0 to 1: by steps or by time, whichever is further.
 
     With a time limit the learning rate follows the clock, so that it has come down when the time
-    is up, on any machine. Two such runs do not end with the same bits. A limit that nobody set is
-    infinite, so that its share stays 0.
+    is up, on any machine. Two such runs do not end with the same bits. The time that compiling took
+    is taken from the limit: the schedule begins with the first step. A limit that nobody set is
+    infinite, so that its share stays 0. A run whose patience is used up is done.
     """
-    by_steps = state.step / plan.n_steps
-    by_time = max(state.wall_s / plan.max_wall_s, state.cpu_s / plan.max_cpu_s)
-    return min(1.0, max(by_steps, by_time))
+    if state.since_best >= plan.early_stop:
+        return 1.0
+    limits = (
+        (state.step, plan.n_steps, 0.0),
+        (state.wall_s, plan.max_wall_s, state.compile_wall_s),
+        (state.cpu_s, plan.max_cpu_s, state.compile_cpu_s),
+    )
+    return max(
+        1.0 if used >= limit else (used - compiling) / (limit - compiling)
+        for used, limit, compiling in limits
+    )
+
+
+def ended_too_soon(plan: Plan, state: State) -> bool:
+    """Whether time ended a run before it could learn: steps that were asked for are enough."""
+    time_is_up = state.wall_s >= plan.max_wall_s or state.cpu_s >= plan.max_cpu_s
+    return time_is_up and state.step < min(ENOUGH_STEPS, plan.n_steps)
 
 
 def learning_rate(plan: Plan, state: State, done: float) -> float:

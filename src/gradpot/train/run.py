@@ -23,11 +23,11 @@ from gradpot.nn.norm import batch_norms
 from gradpot.potential.checkpoint import load
 from gradpot.potential.evaluate import errors_of, evaluate, sizes
 from gradpot.potential.potential import NOT_CONSERVATIVE, NOT_SMOOTH
-from gradpot.process import keep_memory, usage, write_bytes, write_json
+from gradpot.process import keep_memory, signals, usage, write_bytes, write_json
 from gradpot.train.board import with_board
 from gradpot.train.config import Config, Data, read_json
 from gradpot.train.loop import Watch, fit
-from gradpot.train.plan import Task, resolve
+from gradpot.train.plan import Task, ended_too_soon, resolve
 from gradpot.train.start import scale_down
 from gradpot.train.state import State
 from gradpot.train.step import Say, gradient_step
@@ -45,6 +45,10 @@ SUMS_ONLY = (
 THROUGH_BATCH_NORM = (
     "warning: derivatives are trained through batch norm, so during training the forces on a "
     "molecule depend on the rest of its batch, but not afterwards; model.norm=none avoids this"
+)
+FINISHING = (
+    "the training is finished and saved; its errors are being measured (another Ctrl-C leaves this "
+    "out, and --resume does it later)"
 )
 # frames that are checked for suspicious labels: this many take about a second
 INSPECTED = 5_000
@@ -69,7 +73,7 @@ def train(
         watch: see `loop.fit`.
 
     Returns:
-        What `results.json` holds; with a key "stopped" if a signal ended the run early.
+        What `results.json` holds; or, with a key "stopped", which signal ended the run early.
 
     Raises:
         InputError: settings or data are wrong; nothing was changed.
@@ -110,7 +114,14 @@ def _train(settings: Config, out: Path, started: bool, say: Say, watch: Watch) -
     stopped = fit(task, state, gradient_step(task, state, say), with_board(watch, out))
     if stopped:
         return {"stopped": stopped, "step": state.step, "out": str(out)}
-    return finish(task, state, frames)
+    if ended_too_soon(task.plan, state):
+        say(
+            f"warning: the time was up after {state.step} steps, too few to learn from "
+            f"({state.compile_wall_s:.0f} of {state.wall_s:.0f} seconds went into compiling): do "
+            f"not use this model. Give it more time: --out {out} --resume train.max_minutes=..."
+        )
+    with signals(lambda: say(FINISHING)):
+        return finish(task, state, frames)
 
 
 def prepare(settings: Config, frames: Frames, out: Path, say: Say = print) -> tuple[Task, State]:
@@ -189,6 +200,7 @@ def finish(task: Task, state: State, frames: Frames) -> dict:
         "n_train": task.parts.train.shape[0],
         "epochs": state.epoch,
         "steps": state.step,
+        "ended_too_soon": ended_too_soon(task.plan, state),
         "train_cpu_s": round(state.cpu_s, 2),
         "train_wall_s": round(state.wall_s, 2),
         "compile_cpu_s": round(state.compile_cpu_s, 2),

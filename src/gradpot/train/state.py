@@ -35,7 +35,6 @@ class State:
         weights, averages: all parameters of the two, end to end. The networks' parameters are
             views of them, so that a step of Adam is one pass over one tensor.
         optimizers: each for a part of the weights, see `optimizers`.
-        compile_cpu_s: part of `cpu_s`, of this process alone.
     """
 
     # counters, saved and restored by these names
@@ -50,6 +49,9 @@ class State:
     since_plateau: int = 0  # validations since it fell, or since the best
     wall_s: float = 0.0
     cpu_s: float = 0.0
+    # parts of these
+    compile_wall_s: float = 0.0
+    compile_cpu_s: float = 0.0
 
     def __init__(self, model: Model, optimizer: str, weight_decay: float = 0.0):
         self.model: Model = model.train()
@@ -57,7 +59,6 @@ class State:
         self.weights, self.averages = flatten(model), flatten(self.average)
         self.weights.grad = torch.zeros_like(self.weights)
         self.optimizers = OPTIMIZERS[optimizer](self.weights, layout(model), weight_decay)
-        self.compile_cpu_s = 0.0
 
     def count(self, loss: float, batches_per_epoch: int) -> None:
         """Note one step done, and its loss.
@@ -70,6 +71,13 @@ class State:
         )
         self.loss_sum += loss
         self.loss_steps += 1
+
+    def count_compiling(self, wall_s: float, cpu_s: float) -> None:
+        """Note that compiling took so many seconds."""
+        self.wall_s += wall_s
+        self.cpu_s += cpu_s
+        self.compile_wall_s += wall_s
+        self.compile_cpu_s += cpu_s
 
     def count_validation(self, score: float, patience: int, factor: float) -> bool:
         """Note a validation `score` (lower is better); return whether it is the best so far.

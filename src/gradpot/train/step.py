@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from gradpot.compile.step import Gradients, compile_step, example_batch, has_compiler
 from gradpot.graph.dataset import Batch, batch
 from gradpot.potential.potential import predict
-from gradpot.process import usage
+from gradpot.process import OutOfTime, time_limit, usage
 from gradpot.train.config import Train
 from gradpot.train.loss import Weights, penalty, rescaled, weighted
-from gradpot.train.plan import Task
+from gradpot.train.plan import Task, progress
 from gradpot.train.state import State
 from gradpot.train.weights import by_name, layout
 
@@ -20,6 +20,9 @@ BatchLoss = Callable[..., Tensor]
 Say = Callable[[str], None]
 # rounding changes a compiled step by far less than this; a size treated as a constant, by far more
 CLOSE, CLOSE_TO_ZERO = 1e-2, 1e-6
+# of the time that is left, at most: of the shortest run that is compiled by itself
+# (`plan.COMPILE_FROM_S`), it is the minute that compiling takes on a machine of one's own
+COMPILE_SHARE = 0.4
 
 
 def gradients(model: nn.Module, loss: BatchLoss, stress: bool) -> Gradients:
@@ -48,9 +51,9 @@ def gradients(model: nn.Module, loss: BatchLoss, stress: bool) -> Gradients:
 
 
 def gradient_step(task: Task, state: State, say: Say) -> Gradients:
-    """The gradient step of a run; compiled if the plan says so and it works.
+    """The gradient step of a run; compiled if the plan says so and it works in time.
 
-    The time that compiling takes counts as time of the run.
+    Compiling counts as time of the run, but not for the schedule (`plan.progress`).
     """
     loss = task.plan.config.loss
     cost = partial(
@@ -60,31 +63,33 @@ def gradient_step(task: Task, state: State, say: Say) -> Gradients:
         penalty=penalty(loss.penalty, loss.huber_delta),
     )
     eager = gradients(state.model, cost, loss.stress > 0)
-    if not task.plan.compile:
+    if not task.plan.compile or progress(task.plan, state) == 1:
         return eager
     if not has_compiler():
         say("found no C++ compiler (g++, or CXX): the training step is not compiled")
         return eager
     say("compiling the training step: one to two minutes the first time")
-    before = usage()
+    before, step = usage(), eager
+    wall_s = COMPILE_SHARE * (task.plan.max_wall_s - state.wall_s)
+    cpu_s = COMPILE_SHARE * (task.plan.max_cpu_s - state.cpu_s)
     try:
-        example = example_batch(task.data, state.model)
-        step = compile_step(eager, state.weights, example)
-        _check(step, eager, example, task, state)
+        with time_limit(wall_s, cpu_s):
+            example = example_batch(task.data, state.model)
+            step = compile_step(eager, state.weights, example)
+            _check(step, eager, example, task, state)
+    except OutOfTime:
+        step = eager
+        say(
+            "warning: the training step is not compiled, because compiling took "
+            f"{COMPILE_SHARE:.0%} of the time that this run has: allow more time, or set "
+            "train.compile=false"
+        )
     # the tracer and the compiler raise anything, depending on the network
     except Exception as error:
         first_line = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         say(f"the training step is not compiled, because compiling failed: {first_line}")
         step = eager
-    state.compile_cpu_s = usage().cpu_s - before.cpu_s
-    state.wall_s += usage().wall_s - before.wall_s
-    state.cpu_s += state.compile_cpu_s
-    limit_s = min(task.plan.max_wall_s, task.plan.max_cpu_s)
-    if state.compile_cpu_s > limit_s / 2:
-        say(
-            f"warning: compiling took {state.compile_cpu_s:.0f} of the {limit_s:.0f} seconds of "
-            "this run: allow more time, or set train.compile=false"
-        )
+    state.count_compiling(usage().wall_s - before.wall_s, usage().cpu_s - before.cpu_s)
     return step
 
 
