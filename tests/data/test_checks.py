@@ -11,7 +11,7 @@ from ase.calculators.emt import EMT
 from gradpot.data import checks
 from gradpot.data.consistency import Fit, check_forces, check_stress, fit, judge, near_pairs
 from gradpot.data.files import StressLabel, read
-from gradpot.data.frames import Frames
+from gradpot.data.frames import Frames, join
 
 KCAL = units.kcal / units.mol
 EV = {"energy_unit": "eV", "length_unit": "Ang"}
@@ -46,6 +46,9 @@ def frames_of(structures: list[Atoms]) -> Frames:
         energy=np.array([atoms.get_potential_energy() for atoms in structures]),
         forces=np.concatenate([atoms.get_forces() for atoms in structures]),
         stress=np.array([_stress(atoms) for atoms in structures]),
+        charge=np.full(len(n), np.nan),
+        spin=np.full(len(n), np.nan),
+        isolated=np.zeros(len(n), dtype=bool),
     )
 
 
@@ -273,8 +276,7 @@ def test_mixed_sizes_compositions_and_lone_atoms(ethanol):
         forces=np.zeros((1, 3)),
     )
     parts = (ethanol, other, lone)
-    joined = Frames(*(np.concatenate([part[k] for part in parts]) for k in range(8)))
-    summary = checks.inspect(joined)
+    summary = checks.inspect(join(parts))
     assert summary["n_atoms"] == {"min": 1, "max": 9}
     assert summary["compositions"] == 3
     assert summary["elements"] == {"H": 72, "C": 24, "O": 14, "Ar": 1}

@@ -97,7 +97,7 @@ def test_physnet_keys(data):
     frames = read(path, energy_unit="eV", length_unit="Ang")
     assert frames.n_atoms.shape == (4001,)
     assert frames.energy.mean() == pytest.approx(-15.924617, abs=1e-5)
-    assert "arrays not used: D, Q" in frames.notices
+    assert "fields not used: D, Q" in frames.notices
 
 
 def test_padding_is_removed(data):
@@ -656,7 +656,9 @@ def test_units_in_the_comment_line_are_used(tmp_path):
     np.testing.assert_allclose(frames.forces[0, 2], 0.02 * 51.422067, rtol=1e-7)
     with pytest.raises(InputError, match="its energy unit is 'hartree', but --energy-unit"):
         read(tmp_path / "a.xyz", energy_unit="eV")
-    with pytest.raises(InputError, match="frame 1 has energy_unit=eV, and frames before it have"):
+    with pytest.raises(
+        InputError, match="frame 1 states the energy unit eV, and frames before it Ha"
+    ):
         read(xyz(tmp_path / "b.xyz", "energy=-1 energy_unit=Ha", "energy=-1 energy_unit=eV"))
 
 
@@ -669,7 +671,7 @@ def test_units_in_the_comment_line_are_used(tmp_path):
     ],
 )
 def test_cells_that_ase_ignores_are_refused(tmp_path, head):
-    with pytest.raises(InputError, match=r"ASE does not read as a cell; write it as (Lattice|pbc)"):
+    with pytest.raises(InputError, match=r"ASE does not read; write it as (Lattice|pbc)"):
         read(xyz(tmp_path / "a.xyz", head))
 
 
@@ -700,7 +702,7 @@ def test_stress_that_an_author_added_to_a_trajectory_needs_a_label(tmp_path):
 
 def test_structures_for_dynamics_are_read_with_the_same_care(tmp_path):
     path = xyz(tmp_path / "a.xyz", 'lattice="4 0 0 0 4 0 0 0 4"')
-    with pytest.raises(InputError, match="ASE does not read as a cell; write it as Lattice"):
+    with pytest.raises(InputError, match="ASE does not read; write it as Lattice"):
         read_structures(path)
     [atoms] = read_structures(xyz(tmp_path / "b.xyz", "length_unit=bohr energy_unit=Ha energy=-1"))
     assert atoms.positions[1, 2] == pytest.approx(0.8 * units.Bohr)

@@ -68,3 +68,63 @@ def test_labels_of_any_name_are_read_by_it(tmp_path, form):
     assert (frames.forces == 0.5).all()
     with pytest.raises(InputError, match=r"has no field 'V' \(--energy-key\); it has .*U.*pull"):
         read(path, energy_key="V")
+
+
+def frame(head: str, columns: str = "", line: str = "H 0 0 0") -> str:
+    """One frame of one atom in extended XYZ."""
+    return f"1\nProperties=species:S:1:pos:R:3{columns} {head}\n{line}\n"
+
+
+def xyz(tmp_path: Path, *frames: str) -> Path:
+    path = tmp_path / "a.xyz"
+    path.write_text("".join(frames))
+    return path
+
+
+PLAIN = frame("energy=-1", ":forces:R:3", "H 0 0 0 1 1 1")
+DFT = frame("dft_energy=-5", ":dft_forces:R:3", "H 0 0 0 5 5 5")
+BOTH = frame("energy=-1 dft_energy=-5", ":forces:R:3:dft_forces:R:3", "H 0 0 0 1 1 1 5 5 5")
+MODEL = frame("energy=-1 dft_energy=-5", ":dft_forces:R:3", "H 0 0 0 5 5 5")
+BARE = frame("energy=-1")
+
+
+@pytest.mark.parametrize(
+    ("frames", "energy", "forces"),
+    [
+        ([PLAIN, PLAIN], [-1, -1], [1, 1]),
+        ([PLAIN, DFT], [-1, -5], [1, 5]),
+        ([MODEL, PLAIN], [-5, -1], [5, 1]),  # never the model's energy with the DFT forces
+        ([BOTH, PLAIN], [-1, -1], [1, 1]),
+        ([BOTH, DFT, DFT], [-5, -5, -5], [5, 5, 5]),  # one family labels all
+        ([BOTH, MODEL], [-5, -5], [5, 5]),
+        ([DFT, BARE], [-5, -1], [5, np.nan]),
+    ],
+)
+def test_families_are_chosen_frame_by_frame(tmp_path, frames, energy, forces):
+    found = read(xyz(tmp_path, *frames))
+    np.testing.assert_array_equal(found.energy, energy)
+    np.testing.assert_array_equal(found.forces[:, 0], forces)
+    warned = any(
+        notice.startswith("warning: labels have several names") for notice in found.notices
+    )
+    assert warned == (len({e for e in energy}) > 1)
+
+
+@pytest.mark.parametrize(
+    ("keys", "energy", "forces", "warned"),
+    [
+        ({"energy_key": "dft_energy"}, -5, 5, False),  # the other label of the same family
+        ({"forces_key": "dft_forces"}, -5, 5, False),
+        ({"energy_key": "pbe_energy"}, -7, 7, False),  # ... or of the same spelling
+        ({"forces_key": "pbe_forces"}, -7, 7, False),
+        ({"energy_key": "toten"}, -9, 1, True),
+        ({"energy_key": "toten", "forces_key": "forces"}, -9, 1, False),
+    ],
+)
+def test_one_key_brings_the_other_of_its_source(tmp_path, keys, energy, forces, warned):
+    head = "energy=-1 dft_energy=-5 pbe_energy=-7 toten=-9"
+    columns = ":forces:R:3:dft_forces:R:3:pbe_forces:R:3"
+    path = xyz(tmp_path, frame(head, columns, "H 0 0 0" + 3 * " 1" + 3 * " 5" + 3 * " 7"))
+    found = read(path, **keys)
+    assert (found.energy[0], found.forces[0, 0]) == (energy, forces)
+    assert any("give both --energy-key and --forces-key" in n for n in found.notices) == warned

@@ -23,6 +23,9 @@ def as_frames(structures) -> Frames:
         energy=random.normal(size=len(structures)),
         forces=random.normal(size=(n_atoms.sum(), 3)),
         stress=random.normal(size=(len(structures), 3, 3)),
+        charge=np.full(len(structures), np.nan),
+        spin=np.full(len(structures), np.nan),
+        isolated=np.zeros(len(structures), dtype=bool),
     )
 
 

@@ -48,6 +48,9 @@ def test_direct_forces_have_no_stress_errors(crystal):
         energy=np.array([-1.0]),
         forces=np.zeros((2, 3)),
         stress=np.zeros((1, 3, 3)),
+        charge=np.full(1, np.nan),
+        spin=np.full(1, np.nan),
+        isolated=np.zeros(1, dtype=bool),
     )
     data = dataset(frames, 5.0)
     direct = errors_of(Potential(model, {11: 0.0, 17: 0.0}), data, torch.arange(1))

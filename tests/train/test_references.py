@@ -21,6 +21,9 @@ def frames(compositions: list[list[int]], energies, seed: int = 0) -> Frames:
         energy=np.array(energies, dtype=float),
         forces=random.normal(size=(total, 3)) * 1.5,
         stress=np.full((len(n_atoms), 3, 3), np.nan),
+        charge=np.full(len(n_atoms), np.nan),
+        spin=np.full(len(n_atoms), np.nan),
+        isolated=np.zeros(len(n_atoms), dtype=bool),
     )
 
 

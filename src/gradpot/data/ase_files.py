@@ -5,114 +5,66 @@ metadata of SchNetPack in a database say otherwise. The text of an extxyz file i
 author wrote, so a stress in it needs a `StressLabel`; everywhere else ASE has converted it.
 """
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from gradpot.data.declared import Declared
-from gradpot.data.raw import Keys, Raw
+from gradpot.data.extxyz import (
+    MASK,
+    check_fields,
+    comment_line,
+    is_unit,
+    stated_units,
+    unnamed_columns,
+)
+from gradpot.data.labels import LABELS, choose
+from gradpot.data.raw import CHARGE, ISOLATED_ATOM, MARK, SPIN, Keys, Raw
 from gradpot.data.stress import StressLabel
 from gradpot.errors import InputError
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-# names of energies and of forces, families and names in order of preference. Energies and forces
-# are taken from one family: a model's energy beside reference forces is no label. `free_energy` is
-# another quantity
-FAMILIES = {
-    "plain": (
-        ("energy", "Energy", "total_energy", "TotEnergy", "energy_U0", "E"),
-        ("forces", "force", "Forces", "F"),
-    ),
-    "REF": (("REF_energy", "ref_energy"), ("REF_forces", "ref_forces", "REF_force")),
-    "DFT": (("dft_energy", "DFT_energy"), ("dft_forces", "DFT_forces", "dft_force")),
-}
-LABELS = [name for family in FAMILIES.values() for names in family for name in names]
 ASE_UNITS = Declared("eV", "Ang")
-# what ASE calls the fields of an extxyz file that people spell in other ways
-SPELLING = {"lattice": "Lattice", "cell": "Lattice", "pbc": "pbc", "periodic": "pbc"}
-# prefix of names that ASE would otherwise treat in its own way
-MASK = "_as_written_"
+# u; isotopes of hydrogen that have a symbol of their own
+ISOTOPES = {"D": 2.014, "T": 3.016}
+# stand for D and T while ASE reads; no file has them as atomic numbers
+STAND_INS = {"D": -2_014_000, "T": -3_016_000}
+# names of a column of masses; the first is ASE's
+MASSES = ("masses", "mass", "Masses", "Mass")
+# fields that are read, or that only keep house
+NO_NOTICE = {*MASSES, *LABELS, MARK, MASK + "Z", "tags", "free_energy", "unique_id"}
 # eV; a smaller difference is rounding
 FREE_ENERGY_GAP = 1e-6
+# of a sum of initial charges, in e: more are rounding errors
+DECIMALS = 6
 
 
-def load(path: Path, stress_as_written: bool = False) -> tuple[list["Atoms"], str]:
-    """All structures of a file, as ASE reads them, and ASE's name of the format.
+class Loaded(NamedTuple):
+    """What ASE makes of a file."""
 
-    Args:
-        path: any file that `ase.io.read` accepts.
-        stress_as_written: keep ASE from changing the stress in an extxyz file: it reduces
-            nine numbers to six, assumes its own sign, and refuses a file with six.
-
-    Raises:
-        InputError: ASE does not know the format, or cannot read the file; or an extxyz file has a
-            cell or pbc under a name that ASE ignores, which would make molecules of crystals.
-    """
-    from ase.io import read
-    from ase.io.extxyz import key_val_str_to_dict
-    from ase.io.formats import filetype
-
-    def comment_line(line: str) -> dict[str, Any]:
-        return key_val_str_to_dict(re.sub(r"\b(stress|virial)(?=\s*=)", MASK + r"\1", line))
-
-    kind, options = None, {}
-    try:
-        kind = filetype(str(path), guess=False)
-        if kind == "extxyz" and stress_as_written:
-            options["properties_parser"] = comment_line
-        found = read(path, ":", kind, do_not_split_by_at_sign=True, **options)
-    except Exception as error:  # every format raises its own
-        what = f"as {kind}" if kind else "because it does not know the format"
-        reason = f"{type(error).__name__}: {error}"
-        raise InputError(f"ASE cannot read {path} {what} ({reason})") from None
-    structures = found if isinstance(found, list) else [found]
-    for i, atoms in enumerate(structures if kind == "extxyz" else ()):
-        for key in atoms.info:
-            if key.lower() in SPELLING:
-                raise InputError(
-                    f"{path}: frame {i} has a field {key!r}, which ASE does not read as a cell; "
-                    f"write it as {SPELLING[key.lower()]}"
-                )
-    return structures, kind
+    structures: list["Atoms"]
+    fields: list[dict[str, Any]]
+    """everything that each structure carries besides its geometry"""
+    units: dict[str, str]
+    """by the name of a field, as SchNetPack states them"""
+    raw: Raw
+    """geometry, without labels"""
 
 
 def read_ase(path: Path, wanted: Keys) -> Raw:
-    """What a file that ASE reads holds, in ASE's units.
+    """What a file that ASE reads holds, in ASE's units unless an extxyz file states others.
 
     Raises:
         InputError: ASE cannot read the file, or a label has a wrong shape.
     """
-    structures, kind = load(path, stress_as_written=True)
-    fields = [_fields(atoms) for atoms in structures]
-    raw = _raw(path, structures, fields, {}, wanted)._replace(default=ASE_UNITS)
-    if kind != "extxyz":
-        return raw
-    return raw._replace(stress=None, units=stated_units(path, fields))
-
-
-def stated_units(path: Path, fields: Sequence[dict]) -> Declared:
-    """Units that the comment lines of an extxyz file state, such as `energy-unit=hartree`.
-
-    Raises:
-        InputError: frames state different units.
-    """
-    found: dict[str, str] = {}
-    for i, frame in enumerate(fields):
-        for key, value in frame.items():
-            name = re.fullmatch(r"(energy|length|force)s?[-_ ]?units?", key.lower())
-            if name and str(value) != found.setdefault(name[1], str(value)):
-                raise InputError(
-                    f"{path}: frame {i} has {key}={value}, and frames before it have "
-                    f"{found[name[1]]}; convert them to one unit"
-                )
-    return Declared(**found)
+    return _with_labels(path, load(path), wanted)
 
 
 def read_database(path: Path, wanted: Keys) -> Raw:
@@ -121,23 +73,98 @@ def read_database(path: Path, wanted: Keys) -> Raw:
     Raises:
         InputError: ASE cannot read the file, or a label has a wrong shape.
     """
+    return _with_labels(path, load_database(path), wanted)
+
+
+def load(path: Path) -> Loaded:
+    """All structures of any file that `ase.io.read` accepts.
+
+    Raises:
+        InputError: ASE does not know the format, or cannot read the file; or an extxyz file has a
+            cell or pbc under a name that ASE ignores, which would make molecules of crystals.
+    """
+    from ase.io import read
+    from ase.io.formats import filetype
+
+    kind, options = None, {}
+    try:
+        kind = filetype(str(path), guess=False)
+        if kind == "extxyz":
+            options["properties_parser"] = comment_line
+        with isotopes():
+            found = read(path, ":", kind, do_not_split_by_at_sign=True, **options)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except Exception as error:  # every format raises its own
+        what = f"as {kind}" if kind else "because it does not know the format"
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"ASE cannot read {path} {what} ({reason})") from None
+    structures = [with_masses(atoms) for atoms in (found if isinstance(found, list) else [found])]
+    fields = [_fields(atoms) for atoms in structures]
+    raw = _geometry(path, structures, fields)._replace(default=ASE_UNITS)
+    if kind == "extxyz":
+        for i, (atoms, frame) in enumerate(zip(structures, fields)):
+            check_fields(path, i, frame, atoms.numbers)
+        units, of_stress = stated_units(path, fields)
+        raw = raw._replace(units=units, stress_unit=of_stress, notices=tuple(unnamed_columns(path)))
+    return Loaded(structures, fields, {}, raw)
+
+
+def load_database(path: Path) -> Loaded:
+    """All structures of an ASE database, with the key-value pairs and the data of their rows.
+
+    Raises:
+        InputError: ASE cannot read the file.
+    """
     from ase.db import connect
 
     try:
-        database = connect(path, use_lock_file=False)
-        metadata = dict(database.metadata)
-        rows = list(database.select())
-        structures = [row.toatoms() for row in rows]
+        with isotopes():
+            database = connect(path, use_lock_file=False)
+            metadata = dict(database.metadata)
+            rows = list(database.select())
+            structures = [with_masses(row.toatoms()) for row in rows]
         # results of a calculator come before what authors added
         fields = [{**r.key_value_pairs, **r.data, **_fields(a)} for a, r in zip(structures, rows)]
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"ASE cannot read {path} as a database ({reason})") from None
-    names = {**metadata.get("_property_unit_dict", {}), "": metadata.get("_distance_unit")}
-    raw = _raw(path, structures, fields, names, wanted)
-    if metadata.keys() & {"_property_unit_dict", "_distance_unit"}:
-        return raw._replace(stress=None)
-    return raw._replace(default=ASE_UNITS)
+    raw = _geometry(path, structures, fields)
+    if not metadata.keys() & {"_property_unit_dict", "_distance_unit"}:
+        return Loaded(structures, fields, {}, raw._replace(default=ASE_UNITS))
+    units = Declared(length=metadata.get("_distance_unit") or None)
+    names = metadata.get("_property_unit_dict", {})
+    return Loaded(structures, fields, names, raw._replace(units=units))
+
+
+@contextmanager
+def isotopes() -> Iterator[None]:
+    """Let ASE read D and T, which it does not know as symbols, as the numbers of `STAND_INS`."""
+    from ase.data import atomic_numbers
+
+    new = {symbol: z for symbol, z in STAND_INS.items() if symbol not in atomic_numbers}
+    atomic_numbers.update(new)
+    try:
+        yield
+    finally:
+        for symbol in new:
+            del atomic_numbers[symbol]
+
+
+def with_masses(atoms: "Atoms") -> "Atoms":
+    """The structure with hydrogen for D and T, and with masses that its file has under any name."""
+    heavy = {symbol: atoms.numbers == z for symbol, z in STAND_INS.items()}
+    named = next((name for name in MASSES if name in atoms.arrays), None)
+    for of_isotope in heavy.values():
+        atoms.numbers[of_isotope] = 1
+    if named is not None:
+        atoms.set_array("masses", atoms.arrays[named].astype(float), float, ())
+    elif any(of_isotope.any() for of_isotope in heavy.values()):
+        masses = atoms.get_masses()
+        for symbol, of_isotope in heavy.items():
+            masses[of_isotope] = ISOTOPES[symbol]
+        atoms.set_array("masses", masses, float, ())
+    return atoms
 
 
 def _fields(atoms: "Atoms") -> dict[str, Any]:
@@ -148,77 +175,125 @@ def _fields(atoms: "Atoms") -> dict[str, Any]:
     return {**info, **arrays, **results}
 
 
-def _raw(
-    path: Path,
-    structures: Sequence["Atoms"],
-    fields: Sequence[dict],
-    units: dict[str, Any],
-    wanted: Keys,
-) -> Raw:
-    """Geometries, and labels from the fields of each structure; `units` by field, length as ""."""
-    n_atoms = np.array([len(atoms) for atoms in structures])
-    # ASE turns a word of a comment line that has no value into True
-    words = {k for frame in fields for k, v in frame.items() if isinstance(v, bool | np.bool_)}
-    fields = [{k: v for k, v in frame.items() if k not in words} for frame in fields]
-    keys = sorted({key for frame in fields for key in frame if frame[key] is not None})
-    unread = ", ".join(sorted(words & {*LABELS}))
-    notices = [f"not read: {unread} has no value; write NAME=VALUE"] if unread else []
-    wanted.check(path, keys)
-    energy_key, force_key = choose_labels(keys)
-    energy_key, force_key = chosen = wanted.energy or energy_key, wanted.forces or force_key
-    unused = [key for key in LABELS if key in keys and key not in chosen]
-    for name, key in (("energies", energy_key), ("forces", force_key)):
-        if key is None:
-            has = ", ".join(keys) or "no other fields"
-            notices.append(f"no {name}: looked for {', '.join(LABELS)}; the file has {has}")
-        elif key not in ("energy", "forces") or unused:
-            notices.append(f"{name} from {key}")
-    if unused:
-        notices.append(f"labels not used: {', '.join(unused)}")
-    vectors = [(n, 3) for n in n_atoms.tolist()]
-    energy = np.array(_label(path, fields, energy_key, repeat(()))) if energy_key else None
-    forces = np.concatenate(_label(path, fields, force_key, vectors)) if force_key else None
-    if energy is not None and "free_energy" in keys:
-        free = np.array(_label(path, fields, "free_energy", repeat(())))
-        gap = np.nan_to_num(np.abs(free - energy)).max()
-        if gap > FREE_ENERGY_GAP:
-            notices.append(
-                f"free_energy differs from energy by up to {gap:.3g} and is not used; the forces "
-                "of many programs belong to the free energy"
-            )
-    # ASE has converted the results of its calculators, and nothing that authors added
-    computed = [getattr(atoms.calc, "results", {}) for atoms in structures]
-    added = any("stress" in frame.keys() - own.keys() for frame, own in zip(fields, computed))
-    converted = "stress" in keys and not added
-    order = "matrix" if converted and _size(fields, "stress") == 9 else "voigt"
-    said = (None if key is None else units.get(key) for key in (energy_key, "", force_key))
+def _geometry(path: Path, structures: Sequence["Atoms"], fields: Sequence[dict]) -> Raw:
+    """Atoms, cells, charges and marks.
+
+    Raises:
+        InputError: there are no structures.
+    """
+    if not structures:
+        raise InputError(f"{path} holds no structures")
+    charge = np.array([_scalar(frame, CHARGE) for frame in fields])
+    # where no charge is stated, calculators of ASE take the sum of the initial charges
+    summed = np.array(
+        [
+            a.get_initial_charges().sum().round(DECIMALS) if a.has("initial_charges") else np.nan
+            for a in structures
+        ]
+    )
+    marks = [str(frame.get(MARK, "")).lower() in ISOLATED_ATOM for frame in fields]
     return Raw(
-        n_atoms=n_atoms,
+        n_atoms=np.array([len(atoms) for atoms in structures]),
         numbers=np.concatenate([np.zeros(0, int), *(atoms.numbers for atoms in structures)]),
         positions=np.concatenate([np.zeros((0, 3)), *(atoms.positions for atoms in structures)]),
         cell=np.array([atoms.cell.array for atoms in structures]),
         pbc=np.array([atoms.pbc for atoms in structures]),
-        energy=energy,
-        forces=forces,
-        keys=keys,
-        field=lambda key: np.array(_label(path, fields, key, repeat((_size(fields, key),)))),
-        units=Declared(*(unit if isinstance(unit, str) and unit else None for unit in said)),
-        stress=StressLabel("stress", "eV/Ang^3", order, "tension") if converted else None,
-        notices=tuple(notices),
+        energy=None,
+        forces=None,
+        keys=(),
+        field=lambda key: np.zeros(0),
+        charge=np.where(np.isnan(charge), summed, charge),
+        spin=np.array([_scalar(frame, SPIN) for frame in fields]),
+        isolated=np.array(marks, dtype=bool),
     )
 
 
-def choose_labels(keys: Sequence[str]) -> tuple[str | None, str | None]:
-    """Names of the energies and of the forces to read, from one family of `FAMILIES`.
+def _scalar(frame: dict[str, Any], names: Sequence[str]) -> float:
+    """The first field of these names, whatever its case, that is a number; else NaN."""
+    values = {key.lower(): value for key, value in frame.items()}
+    found = (values[name] for name in names if name in values)
+    numbers = (v for v in found if isinstance(v, int | float | np.number) and v is not True)
+    return float(next(numbers, np.nan))
 
-    A family with both comes first, then one with forces. None if the family has none.
+
+def _with_labels(path: Path, loaded: Loaded, wanted: Keys) -> Raw:
+    """The geometry of a file with its labels: energies, forces, and how stress is written."""
+    structures, all_fields, names, raw = loaded
+    # ASE turns a word of a comment line that has no value into True
+    fields = [
+        {k: v for k, v in frame.items() if not (v is None or isinstance(v, bool | np.bool_))}
+        for frame in all_fields
+    ]
+    keys = sorted(set().union(*fields))
+    wanted.check(path, keys)
+    words = {k for all, some in zip(all_fields, fields) for k in all.keys() - some.keys()}
+    unread = ", ".join(sorted(words & {*LABELS, *wanted}))
+    chosen, notices = choose(fields, wanted)
+    if unread:
+        notices.insert(0, f"not read: {unread} has no value; write NAME=VALUE")
+    energy = _label(path, fields, [key.energy for key in chosen], repeat(()))
+    shapes = [(len(atoms), 3) for atoms in structures]
+    forces = _label(path, fields, [key.forces for key in chosen], shapes)
+    if gap := _free_energy_gap(path, fields, energy):
+        notices.append(gap)
+    # ASE has converted the results of its calculators, and nothing that authors added
+    computed = [getattr(atoms.calc, "results", {}) for atoms in structures]
+    added = any("stress" in frame.keys() - own.keys() for frame, own in zip(fields, computed))
+    converted = "stress" in keys and not added and raw.default == ASE_UNITS
+    order = "matrix" if converted and _size(fields, "stress") == 9 else "voigt"
+    used = {key for pair in chosen for key in pair}
+    return raw._replace(
+        energy=np.array(energy) if any(pair.energy for pair in chosen) else None,
+        forces=np.concatenate(forces) if any(pair.forces for pair in chosen) else None,
+        keys=keys,
+        field=lambda key: _stress(path, fields, key),
+        units=_units(path, raw.units, names, chosen),
+        stress=StressLabel("stress", "eV/Ang^3", order, "tension") if converted else None,
+        unused=tuple(k for k in keys if not (k in used or k in NO_NOTICE or is_unit(k))),
+        notices=(*raw.notices, *notices),
+    )
+
+
+def _units(path: Path, own: Declared, names: dict[str, str], chosen: Sequence[Keys]) -> Declared:
+    """The units of a file, with those of the fields that were chosen.
+
+    Raises:
+        InputError: frames have labels in different units.
     """
+    if not names:
+        return own
+    found: dict[str, str | None] = {"length": own.length}
+    for what, keys in (
+        ("energy", [k.energy for k in chosen]),
+        ("force", [k.forces for k in chosen]),
+    ):
+        units = {names.get(key) or None for key in keys if key}
+        if len(units) > 1:
+            raise InputError(
+                f"{path} has {what} in {' and '.join(map(str, units))}; choose one with "
+                "--energy-key and --forces-key"
+            )
+        found[what] = units.pop() if units else None
+    return Declared(**found)
 
-    def first(names: Sequence[str]) -> str | None:
-        return next((name for name in names if name in keys), None)
 
-    found = [(first(energies), first(forces)) for energies, forces in FAMILIES.values()]
-    return max(found, key=lambda f: (None not in f, f[1] is not None, f[0] is not None))
+def _free_energy_gap(
+    path: Path, fields: Sequence[dict], energy: Sequence[np.ndarray]
+) -> str | None:
+    """A notice if the free energy is another than the energy."""
+    free = _label(path, fields, ["free_energy"] * len(fields), repeat(()))
+    gap = np.nan_to_num(np.abs(np.array(free) - np.array(energy))).max(initial=0.0)
+    if gap <= FREE_ENERGY_GAP:
+        return None
+    return (
+        f"free_energy differs from energy by up to {gap:.3g} and is not used; the forces of many "
+        "programs belong to the free energy"
+    )
+
+
+def _stress(path: Path, fields: Sequence[dict], key: str) -> np.ndarray:
+    """A field with six or nine numbers in each frame."""
+    return np.array(_label(path, fields, [key] * len(fields), repeat((_size(fields, key),))))
 
 
 def _size(fields: Sequence[dict], key: str) -> int:
@@ -228,16 +303,20 @@ def _size(fields: Sequence[dict], key: str) -> int:
 
 
 def _label(
-    path: Path, fields: Sequence[dict], key: str, shapes: Iterable[tuple[int, ...]]
+    path: Path,
+    fields: Sequence[dict],
+    keys: Sequence[str | None],
+    shapes: Iterable[tuple[int, ...]],
 ) -> list[Float[np.ndarray, "..."]]:
-    """One label of all frames, in these shapes; NaN where a frame lacks it.
+    """The label under each frame's key, in these shapes; NaN where a frame lacks it.
 
     Raises:
         InputError: a frame has it in another shape, or not as numbers.
     """
     found = []
-    for i, (frame, shape) in enumerate(zip(fields, shapes)):
-        value = np.full(shape, np.nan) if frame.get(key) is None else frame[key]
+    for i, (frame, key, shape) in enumerate(zip(fields, keys, shapes)):
+        value = frame.get(key)
+        value = np.full(shape, np.nan) if value is None else value
         try:  # SchNetPack adds an axis of length one
             found.append(np.asarray(value, dtype=np.float64).reshape(shape))
         except (TypeError, ValueError):

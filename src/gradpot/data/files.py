@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gradpot.data.ase_files import load, read_ase, read_database, stated_units
+from gradpot.data.ase_files import Loaded, load, load_database, read_ase, read_database
 from gradpot.data.declared import Declared, agree
 from gradpot.data.frames import Frames
 from gradpot.data.npz import read_npz
@@ -27,6 +27,8 @@ __all__ = ["StressLabel", "read", "read_structures", "require", "stress_label"]
 Reader = Callable[[Path, Keys], Raw]
 # by the suffix of the name of a file or folder; ASE reads all other files
 READERS: dict[str, Reader] = {".npz": read_npz, ".db": read_database}
+# what the readers of ASE's formats start from, for those who need structures without labels
+LOADERS: dict[Reader, Callable[[Path], Loaded]] = {read_ase: load, read_database: load_database}
 # readers of folders, by the pattern of a file or folder that is in them
 FOLDERS: dict[str, Reader] = {}
 
@@ -98,19 +100,18 @@ def read_structures(
     from ase.io.formats import string2index
 
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; expected a file of structures")
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"no such file: {path}")
-    if path.suffix.lower() == ".npz":
-        raw = read_npz(path, Keys())
-        bare = raw._replace(energy=None, forces=None, units=Declared(length=raw.units.length))
-        frames = to_frames(path, bare, Declared(length=length_unit))
+    known = reader(path)
+    loaded = LOADERS[known](path) if known in LOADERS else None
+    raw = known(path, Keys()) if loaded is None else loaded.raw
+    stated = agree(path, "length", raw.units.length, length_unit) or raw.default.length
+    bare = raw._replace(energy=None, forces=None, stress=None, units=Declared(length=stated))
+    frames = to_frames(path, bare, Declared())
+    if loaded is None:
         found = [frames.atoms(i) for i in range(frames.n_atoms.shape[0])]
-    else:
-        found, kind = load(path)
-        own = stated_units(path, [a.info for a in found]) if kind == "extxyz" else Declared()
-        factor = length_factor(agree(path, "length", own.length, length_unit) or "Ang")
+    else:  # with constraints, velocities and masses
+        found, factor = loaded.structures, length_factor(stated or "Ang")
         for atoms in found:
             atoms.set_cell(atoms.cell.array * factor)
             atoms.positions *= factor

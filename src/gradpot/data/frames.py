@@ -1,6 +1,7 @@
 """`Frames`: labeled structures as arrays, in eV and Å, whatever file they come from."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -30,6 +31,12 @@ class Frames(NamedTuple):
     forces: Float[np.ndarray, "total 3"]
     stress: Float[np.ndarray, "n_frames 3 3"]
     """eV/Å³, positive under tension (ASE's sign)"""
+    charge: Float[np.ndarray, "n_frames"]
+    """total charge in e; NaN if it is not known. Networks do not see it"""
+    spin: Float[np.ndarray, "n_frames"]
+    """spin or multiplicity, as the file has it; NaN if it is not known. Networks do not see it"""
+    isolated: Bool[np.ndarray, "n_frames"]
+    """True for a frame that its file marks as an isolated atom, a reference energy"""
     notices: tuple[str, ...] = ()
     """what the user should know: which units were used, which fields were not read"""
 
@@ -44,13 +51,11 @@ class Frames(NamedTuple):
         counts = self.n_atoms[index]
         offset = np.repeat(self.first[:-1][index] - np.cumsum(counts) + counts, counts)
         atoms = np.arange(counts.sum()) + offset
-        return self._replace(
-            n_atoms=counts,
-            numbers=self.numbers[atoms],
-            positions=self.positions[atoms],
-            forces=self.forces[atoms],
-            **{key: getattr(self, key)[index] for key in ("cell", "pbc", "energy", "stress")},
-        )
+        of_atom = {key: getattr(self, key)[atoms] for key in ("numbers", "positions", "forces")}
+        of_frame = {
+            key: getattr(self, key)[index] for key in self._fields[3:-1] if key not in of_atom
+        }
+        return self._replace(n_atoms=counts, **of_atom, **of_frame)
 
     def neighbors(
         self, i: int, cutoff: float
@@ -125,3 +130,11 @@ class Frames(NamedTuple):
         known = {key: value for key, value in labels.items() if not np.isnan(value).any()}
         atoms.calc = SinglePointCalculator(atoms, **known)
         return atoms
+
+
+def join(parts: Sequence[Frames]) -> Frames:
+    """All frames, one part after the other; each notice is kept once."""
+    names = [name for name in Frames._fields if name != "notices"]
+    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    notices = dict.fromkeys(text for part in parts for text in part.notices)
+    return Frames(**arrays, notices=tuple(notices))

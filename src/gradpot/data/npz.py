@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gradpot.data.declared import Declared
+from gradpot.data.labels import complete, torn_apart
 from gradpot.data.raw import Keys, Raw
 from gradpot.errors import InputError
 
@@ -113,7 +114,9 @@ def read_npz(path: Path, wanted: Keys) -> Raw:
     arrays = Arrays(path)
     form, keys = arrays.form, arrays.keys
     wanted.check(path, keys)
-    form = form._replace(energy=wanted.energy or form.energy, forces=wanted.forces or form.forces)
+    usual = Keys(*(key if key in keys else None for key in (form.energy, form.forces)))
+    chosen = complete(wanted, usual, keys)
+    form = form._replace(energy=chosen.energy or form.energy, forces=chosen.forces or form.forces)
     positions = arrays.numbers(form.positions)
     if positions.ndim != 3 or positions.shape[2] != 3:
         raise InputError(
@@ -156,6 +159,12 @@ def read_npz(path: Path, wanted: Keys) -> Raw:
         unused=tuple(keys - {*form[1:], *UNITS, *CELLS, *BOOKKEEPING}),
         notices=(
             *cell_notices,
+            *(
+                f"{what} from {key}"
+                for what, key in zip(("energies", "forces"), chosen)
+                if key and key not in usual
+            ),
+            *torn_apart(wanted, usual, chosen),
             *(f"no {name}: there is no array {key}" for name, key in absent if key not in keys),
         ),
     )

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int, Num
 
 from gradpot.data.declared import Declared, settle
 from gradpot.data.frames import Frames
-from gradpot.data.stress import StressLabel, to_stress
+from gradpot.data.stress import StressLabel, check_unit, to_stress
 from gradpot.errors import InputError
 from gradpot.geometry import LARGEST_LENGTH, MAX_Z, volume
 
@@ -24,6 +24,11 @@ SHORTEST_VECTOR = 0.01
 FLATTEST_CELL = 1e-6
 # eV; steps this coarse limit the accuracy of a good model, which is some 1e-4 eV
 COARSE_STEP = 1e-5
+# names of a field with the total charge, and with spin or multiplicity, in lower case
+CHARGE = ("charge", "total_charge", "net_charge")
+SPIN = ("spin", "multiplicity", "spin_multiplicity", "total_spin")
+# name of the field, and values in lower case, that mark an isolated atom, as in files of MACE
+MARK, ISOLATED_ATOM = "config_type", ("isolatedatom", "isolated_atom")
 # frames that a message lists: as many as fit into a line of text
 NAMED = 10
 
@@ -66,6 +71,14 @@ class Raw(NamedTuple):
     """the convention of the format, for units that neither the file nor the user states"""
     stress: StressLabel | None = None
     """how stress is written, if the reader knows; used only for files in eV and Å"""
+    stress_unit: str | None = None
+    """unit of stress that the file states, without saying how stress is written"""
+    charge: Float[np.ndarray, "n_frames"] | None = None
+    """total charge in e; NaN where it is not known"""
+    spin: Float[np.ndarray, "n_frames"] | None = None
+    """spin or multiplicity, as the file has it; NaN where it is not known"""
+    isolated: Bool[np.ndarray, "n_frames"] | None = None
+    """True for a frame that the file marks as an isolated atom"""
     converged: Bool[np.ndarray, "n_frames"] | None = None
     """False for a frame whose self-consistent field did not converge; None: not known"""
     unused: tuple[str, ...] = ()
@@ -108,6 +121,9 @@ def to_frames(
         energy=energy.astype(np.float64) * to_ev,
         forces=forces.astype(np.float64) * to_ev_ang,
         stress=np.full((n_frames, 3, 3), np.nan),
+        charge=np.full(n_frames, np.nan) if raw.charge is None else raw.charge,
+        spin=np.full(n_frames, np.nan) if raw.spin is None else raw.spin,
+        isolated=np.zeros(n_frames, bool) if raw.isolated is None else raw.isolated,
     )
     check_cells(path, frames)
     notices = [notice, *raw.notices]
@@ -122,6 +138,7 @@ def to_frames(
         named = [label.key]
         if label.key not in raw.keys:
             raise InputError(f"{path} has no stress {label.key!r}; it has {sorted(raw.keys)}")
+        check_unit(path, label, raw.stress_unit)
         values = raw.field(label.key)
         frames = frames._replace(stress=to_stress(path, values, label, volume(frames.cell)))
         notices.append(f"stress from {label.key} ({', '.join(label[1:])})")
@@ -136,7 +153,7 @@ def to_frames(
         what = "are read as asked" if unconverged else "are not read; --unconverged reads them"
         notices.append(f"not converged: {frame_names(bad)}; their labels {what}")
     if unused := sorted(set(raw.unused) - set(named)):
-        notices.append(f"arrays not used: {', '.join(unused)}")
+        notices.append(f"fields not used: {', '.join(unused)}")
     return frames._replace(notices=tuple(notices))
 
 
@@ -168,6 +185,9 @@ def check(path: Path, raw: Raw) -> None:
         of_frame[f"has an infinite energy{missing}"] = np.isinf(raw.energy)
     if raw.forces is not None:
         of_atom[f"has infinite forces{missing}"] = np.isinf(raw.forces).any(1)
+    if raw.isolated is not None:
+        what = "is marked as an isolated atom but has several; correct its config_type"
+        of_frame[what] = raw.isolated & (raw.n_atoms > 1)
     frame = np.repeat(np.arange(n_frames), raw.n_atoms)
     for what, bad in of_atom.items():
         of_frame[what] = np.isin(np.arange(n_frames), frame[bad])

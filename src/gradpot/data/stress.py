@@ -67,6 +67,18 @@ def check(label: StressLabel) -> None:
     _factor(label.unit)
 
 
+def check_unit(path: object, label: StressLabel, stated: str | None) -> None:
+    """Raise an InputError if the file states a unit of stress that is not the label's."""
+    if stated is None:
+        return
+    (own, own_virial), (factor, virial) = _factor(stated), _factor(label.unit)
+    if own_virial != virial or abs(own / factor - 1) > 1e-6:
+        raise InputError(
+            f"{path} says that its stress unit is {stated!r}, but --stress-unit says "
+            f"{label.unit!r}: correct one of them"
+        )
+
+
 def to_stress(
     path: object, values: np.ndarray, label: StressLabel, volume: Float[np.ndarray, "n_frames"]
 ) -> Float[np.ndarray, "n_frames 3 3"]:
