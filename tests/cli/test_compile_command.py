@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 
 from gradpot import Potential, build, save
 from gradpot.cli import commands  # noqa: F401 (in this order, which is that of the help)
-from gradpot.compile import export
+from gradpot.compile import cache, export
 from gradpot.compile.step import has_compiler
 from gradpot.md.dynamics import LOG, read_log
 
@@ -50,7 +50,7 @@ def compiling(monkeypatch) -> list:
         return potential
 
     monkeypatch.setattr(export, "compile_potential", written)
-    monkeypatch.setattr(export, "compiled_potential", instead)
+    monkeypatch.setattr(cache, "compiled_potential", instead)
     monkeypatch.setattr("gradpot.compile.step.has_compiler", lambda: True)
     return asked
 
@@ -60,7 +60,8 @@ def test_the_package_is_put_beside_the_potential(place, compiling, monkeypatch, 
     assert (said.code, said.out) == (0, "")
     assert said.err.splitlines()[0] == "compiling takes a minute or two"
     assert said.err.splitlines()[1].endswith("s, float32: model.pt2")
-    assert compiling == [(Path("model.pt2"), torch.float32)]
+    assert (place / "model.pt2").read_text() == "machine code\n"
+    assert [(path.parent.name, dtype) for path, dtype in compiling] == [("compiled", torch.float32)]
 
 
 def test_json_and_nothing_else(place, compiling, monkeypatch, capsys):
@@ -70,7 +71,8 @@ def test_json_and_nothing_else(place, compiling, monkeypatch, capsys):
     told = json.loads(said.out)
     assert told.pop("seconds") >= 0
     assert told == {"out": "double.pt2", "dtype": "float64"}
-    assert compiling == [(Path("double.pt2"), torch.float64)]
+    assert (place / "double.pt2").read_text() == "machine code\n"
+    assert [dtype for _, dtype in compiling] == [torch.float64]
 
 
 @pytest.mark.parametrize(
@@ -161,7 +163,7 @@ def test_from_training_to_compiled_dynamics(place):
     logs = []
     for model, out, option in (
         ("model.safetensors", "eager", "false"),
-        ("model.safetensors", "beside", "auto"),
+        ("model.safetensors", "cached", "auto"),
         ("done/alone.pt2", "alone", "true"),
     ):
         said = process(["md", model, "H2O", *START, "--out", out, "--compile", option], place)

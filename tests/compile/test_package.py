@@ -17,7 +17,7 @@ from torch._inductor.exc import InductorError
 
 import gradpot
 from gradpot import Calculator, InputError, Potential, save
-from gradpot.compile import export, package
+from gradpot.compile import cache, export, package
 from gradpot.compile.export import compile_potential
 from gradpot.compile.package import CompiledPotential
 from gradpot.compile.step import has_compiler
@@ -58,8 +58,8 @@ def fast(run) -> CompiledPotential:
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch) -> Path:
-    """An empty cache instead of the user's."""
+def folder(tmp_path, monkeypatch) -> Path:
+    """The folder of compiled potentials, in an empty cache instead of the user's."""
     monkeypatch.setattr("pooch.os_cache", lambda name: tmp_path / name)
     return tmp_path / "gradpot" / "compiled"
 
@@ -170,28 +170,39 @@ def test_loading_needs_no_compiler(run, ethanol, monkeypatch):
     assert ethanol.get_potential_energy() == pytest.approx(expected, abs=1e-9)
 
 
+def in_the_cache(run, potential: Potential | None = None) -> Path:
+    """Put the package of `run` where that of a potential is looked for."""
+    path = cache.cache_file(potential or potential_of(), torch.float64)
+    assert path is not None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(run / "model.pt2", path)
+    return path
+
+
 def test_auto_takes_the_package_of_these_weights_only(run, tmp_path):
     model = tmp_path / "model.safetensors"
     shutil.copy(run / "model.safetensors", model)
     assert not Calculator(model).compiled
-    shutil.copy(run / "model.pt2", tmp_path)
+    in_the_cache(run)
     assert Calculator(model).compiled
     assert not Calculator(model, compile=False).compiled
     assert not Calculator(model, dtype=torch.float32).compiled
     save(potential_of(seed=1), model)
     assert not Calculator(model).compiled
+    in_the_cache(run, potential_of(seed=1))  # its header names other weights
+    assert not Calculator(model).compiled
 
 
 @pytest.mark.parametrize("spoil", ["cut", "torch", "foreign"])
 def test_auto_ignores_packages_that_cannot_be_used(run, tmp_path, monkeypatch, spoil):
-    for name in ("model.safetensors", "model.pt2"):
-        shutil.copy(run / name, tmp_path)
-    if spoil == "cut":
-        (tmp_path / "model.pt2").write_bytes((run / "model.pt2").read_bytes()[:-100])
-    if spoil == "foreign":
-        (tmp_path / "model.pt2").write_text("another program's")
+    shutil.copy(run / "model.safetensors", tmp_path)
     if spoil == "torch":
         of_another_torch(monkeypatch)
+    path = in_the_cache(run)
+    if spoil == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    if spoil == "foreign":
+        path.write_text("another program's")
     assert not Calculator(tmp_path / "model.safetensors").compiled
 
 
@@ -216,14 +227,14 @@ def compile_by_copying(monkeypatch, run) -> list[Path]:
     return made
 
 
-def test_compiled_once_and_kept_in_the_cache(run, cache, monkeypatch, ethanol):
+def test_compiled_once_and_kept_in_the_cache(run, folder, monkeypatch, ethanol):
     made = compile_by_copying(monkeypatch, run)
     for source in (potential_of(), run / "model.safetensors", potential_of()):
         calculator = Calculator(source, compile=True)
         assert calculator.compiled
         assert np.isfinite(calculator.get_potential_energy(ethanol))
     assert len(made) <= 1
-    assert all(path.parent == cache for path in made)
+    assert all(path.parent == folder for path in made)
 
 
 def test_what_is_damaged_in_the_cache_is_made_again(run, monkeypatch):
@@ -249,20 +260,20 @@ def test_the_cache_depends_on_all_code_that_is_compiled(tmp_path):
     """Editing a file changes the key; so it does for every module that the compiler imports."""
     home = tmp_path / "gradpot"
     shutil.copytree(Path(gradpot.__file__).parent, home, ignore=shutil.ignore_patterns("__pyc*"))
-    before = export.code_digest(home)
+    before = cache.code_digest(home)
     for name, changes in (("compile/export.py", True), ("nn/norm.py", True), ("cli/md.py", False)):
         text = (home / name).read_text()
         (home / name).write_text(text + "\n")
-        assert (export.code_digest(home) != before) == changes
+        assert (cache.code_digest(home) != before) == changes
         (home / name).write_text(text)
-    assert export.code_digest(home) == before
+    assert cache.code_digest(home) == before
     code = (
-        "import sys, gradpot.compile.export, gradpot.models; "
+        "import sys, gradpot.compile.cache, gradpot.models; "
         "print(*(name for name in sys.modules if name.startswith('gradpot.')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     imported = {name.split(".")[1] for name in done.stdout.split()}
-    assert not imported & export.NOT_COMPILED
+    assert not imported & cache.NOT_COMPILED
 
 
 def damaged(folder: Path, content: bytes) -> Path:

@@ -4,6 +4,7 @@ import json
 import os
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -11,14 +12,13 @@ import typer
 from gradpot.cli import POTENTIALS, Json, app, say
 from gradpot.errors import InputError
 from gradpot.locks import locked
+from gradpot.process import write_bytes
 
 
 @app.command("compile", rich_help_panel=POTENTIALS)
 def compile_command(
     model: Annotated[Path, typer.Argument(help="Model file of a run: model.safetensors")],
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Default: MODEL with .pt2, where md looks for it")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Default: MODEL with .pt2")] = None,
     dtype: Annotated[
         str | None, typer.Option(help="float32 or float64; default: as trained")
     ] = None,
@@ -26,10 +26,13 @@ def compile_command(
 ) -> None:
     """Compile a potential to run dynamics several times faster.
 
-    Compiling needs a C++ compiler and takes a minute or two. The file runs on
-    machines with the same kind of processor and the same version of torch.
+    Compiling needs a C++ compiler and takes a minute or two. The result is kept
+    in your cache, where `gradpot md` and Calculator find it, and written to a
+    file, which runs alone on machines with the same kind of processor and the
+    same version of torch. The file holds machine code: it is run only when it
+    is given by its name.
     """
-    from gradpot.compile import export, package
+    from gradpot.compile import cache, package
     from gradpot.potential import checkpoint
 
     potential = checkpoint.load(model)
@@ -39,8 +42,9 @@ def compile_command(
     if not as_json:
         say("compiling takes a minute or two")
     began = time.monotonic()
-    with locked(out):
-        export.compile_potential(potential, out, precision)
+    with locked(out), TemporaryDirectory(prefix="gradpot-") as folder:
+        made = cache.provide(potential, precision, Path(folder))
+        write_bytes(out, made.read_bytes())
     seconds, name = time.monotonic() - began, package.dtype_name(precision)
     if as_json:
         print(json.dumps({"out": str(out), "dtype": name, "seconds": seconds}))

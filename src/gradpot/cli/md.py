@@ -133,7 +133,13 @@ def _calculator(
     # atoms that would stop the run must do so before the minutes of compiling
     calculator.calculate(atoms)
     say("compiling the potential takes a minute or two, unless it was compiled before")
-    return load(compile=True)
+    try:
+        return load(compile=True)
+    except RunError as error:
+        if compile == "true":
+            raise
+        say(f"warning: {error}; going on without")
+        return calculator
 
 
 def _worth_compiling(calculator: "Calculator", atoms: "Atoms", n_steps: int) -> bool:

@@ -5,7 +5,6 @@ AOTInductor.
 """
 
 import copy
-import hashlib
 import json
 import tempfile
 import warnings
@@ -17,11 +16,11 @@ from torch import Tensor, fx
 
 import gradpot
 from gradpot.compile import package
-from gradpot.compile.package import FORMAT, SUFFIX, CompiledPotential, dtype_name, fingerprint, fits
+from gradpot.compile.package import FORMAT, SUFFIX, dtype_name, fingerprint
+from gradpot.compile.private import keep_inductor_private
 from gradpot.compile.step import available, has_compiler
 from gradpot.errors import InputError, RunError
 from gradpot.graph.graph import Graph, both_ways, opposite
-from gradpot.locks import locked
 from gradpot.nn.radial import tabulate
 from gradpot.nn.segment import sum_by
 from gradpot.potential.potential import Potential, predict
@@ -36,8 +35,8 @@ EXPORT_OPTIONS = {
     # a graph's indices are right by construction: do not test them for every pair and column
     "assert_indirect_indexing": False,
 }
-# the parts that this one cannot import (tests/test_imports.py): machine code depends on the rest
-NOT_COMPILED = {"train", "md", "testing", "cli"}
+# characters of a compiler's message
+LONGEST_REASON = 300
 # (numbers, pair_index, pair_vec, batch, cell) and, if the model looks at angles, triplets
 # -> energy, forces, stress
 Network = Callable[..., tuple[Tensor, ...]]
@@ -54,16 +53,14 @@ def compile_potential(
 
     Raises:
         InputError: there is no C++ compiler.
-        RunError: the compiler failed.
-        Exception: from the tracer, if the model cannot be traced (`compile.step.trace`).
+        RunError: the model cannot be traced (`compile.step.trace`), or the compiler failed.
     """
     from torch._inductor import aoti_compile_and_package
-    from torch._inductor.exc import InductorError
 
     if not has_compiler():
         raise InputError("compiling needs a C++ compiler: install g++, or name one in CXX")
     dtype = dtype or potential.dtype
-    program = exported(potential, dtype)
+    keep_inductor_private()
     header = {
         "format": FORMAT,
         "gradpot": gradpot.__version__,
@@ -81,42 +78,20 @@ def compile_potential(
     options["post_grad_custom_post_pass"] = split_addmm
     with tempfile.TemporaryDirectory(prefix="gradpot-") as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        finished = Path(folder) / f"potential{SUFFIX}"
+        finished = str(Path(folder) / f"potential{SUFFIX}")
         try:
-            aoti_compile_and_package(program, package_path=str(finished), inductor_configs=options)
-        except InductorError as error:
-            raise RunError(f"compiling failed: {error}") from error
-        write_bytes(path, finished.read_bytes())
+            program = exported(potential, dtype)
+            aoti_compile_and_package(program, package_path=finished, inductor_configs=options)
+        except Exception as error:  # of many kinds, from the tracer, the compiler and the system
+            raise RunError(f"compiling failed: {_reason(error)}") from error
+        write_bytes(path, Path(finished).read_bytes())
 
 
-def compiled_potential(potential: Potential, dtype: torch.dtype) -> CompiledPotential:
-    """The potential as machine code, which is compiled now unless the cache has it.
-
-    Raises:
-        InputError, RunError: see `compile_potential`.
-    """
-    with tempfile.TemporaryDirectory(prefix="gradpot-") as folder:
-        # what cannot be saved is not cached
-        path = cache_file(potential, dtype) or Path(folder) / f"potential{SUFFIX}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # another process may be compiling the same
-        with locked(path, wait=True):
-            if not fits(path, potential, dtype):
-                compile_potential(potential, path, dtype)
-        return CompiledPotential(path)
-
-
-def find_compiled(
-    potential: Potential, dtype: torch.dtype, beside: Path
-) -> CompiledPotential | None:
-    """The potential as machine code if that exists: in the file `beside`, or in the cache.
-
-    Nothing is compiled. Files of other weights or for another machine are passed over.
-    """
-    for path in (beside, cache_file(potential, dtype)):
-        if path is not None and fits(path, potential, dtype):
-            return CompiledPotential(path)
-    return None
+def _reason(error: Exception) -> str:
+    """What went wrong, without the compiler's command line and source, which fill pages."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if "error:" in line.lower() or "No space" in line]
+    return (telling or lines or [type(error).__name__])[0][:LONGEST_REASON]
 
 
 def exported(potential: Potential, dtype: torch.dtype) -> torch.export.ExportedProgram:
@@ -155,34 +130,6 @@ def split_addmm(graph: fx.Graph) -> None:
         total.meta.update(node.meta)
         node.replace_all_uses_with(total)
         graph.erase_node(node)
-
-
-def cache_file(potential: Potential, dtype: torch.dtype) -> Path | None:
-    """Where the package of these weights, this code and this machine is cached.
-
-    None if the potential cannot be saved.
-    """
-    import pooch
-
-    weights = fingerprint(potential)
-    if weights is None:
-        return None
-    code = code_digest(Path(gradpot.__file__).parent)
-    made_from = [weights, str(dtype), package.machine(), code]
-    name = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:32]
-    return Path(pooch.os_cache("gradpot")) / "compiled" / f"{name}{SUFFIX}"
-
-
-def code_digest(home: Path) -> str:
-    """Hash of the source files in `home`, the folder of gradpot, that machine code depends on.
-
-    Editing one of them makes the cache stale. The parts in `NOT_COMPILED` are left out.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(home.rglob("*.py")):
-        if path.relative_to(home).parts[0] not in NOT_COMPILED:
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def _network(potential: Potential) -> Network:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradpot.compile.private import keep_inductor_private
 from gradpot.graph.dataset import Batch, Dataset, batch
 from gradpot.graph.graph import Graph, Properties
 
@@ -49,6 +50,7 @@ def compile_step(function: Gradients, weights: Tensor, example: Batch) -> Gradie
     Raises:
         Exception: from the tracer (see `trace`) or the compiler.
     """
+    keep_inductor_private()
     traced = trace(function, weights, example)
     fast = torch.compile(traced, dynamic=True, fullgraph=True, options=available(STEP_OPTIONS))
 

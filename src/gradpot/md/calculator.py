@@ -5,6 +5,7 @@ nothing more, and the calculator notices any change of the atoms.
 """
 
 import copy
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from ase.calculators.calculator import Calculator as AseCalculator
 from ase.calculators.calculator import all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from gradpot.compile import export, package
+from gradpot.compile import cache, package
 from gradpot.compile.package import CompiledPotential
 from gradpot.errors import InputError, unknown
 from gradpot.geometry import check_lengths
@@ -49,8 +50,8 @@ class Calculator(AseCalculator):
         threads: of torch, during a call; None is one thread below 100 atoms, where more threads
             mostly wait for one another, and torch's own number above.
         compile: True runs compiled machine code; compiling, once for the same weights, needs a
-            C++ compiler and a minute or two. "auto" uses what is already compiled, beside the
-            file of the potential or in the cache. False uses none.
+            C++ compiler and a minute or two. "auto" uses what is already compiled in the user's
+            cache, if the potential is a file. False uses none.
 
     Raises:
         InputError: contradictory options, and see `export`; at a call, elements unknown to the
@@ -191,11 +192,17 @@ def _own_potential(
     if compile is True:
         if device.type != "cpu":
             raise InputError(f"compile=True is for the CPU; leave it out on device {device}")
-        return export.compiled_potential(potential, dtype)
+        return cache.compiled_potential(potential, dtype)
     if compile == "auto" and beside is not None and device.type == "cpu":
-        ready = export.find_compiled(potential, dtype, beside)
+        ready = cache.find_compiled(potential, dtype)
         if ready is not None:
             return ready
+        if beside.exists():
+            warnings.warn(
+                f"found {beside} beside it, which is not used: a .pt2 file holds machine code, so "
+                "give it by its name if you trust it",
+                stacklevel=3,
+            )
     return potential.to(device=device, dtype=dtype).eval().requires_grad_(False)
 
 
