@@ -12,7 +12,9 @@ SOURCE = Path(gradpot.__file__).parent
 
 # each part imports only from the parts before it
 ORDER = (
-    *("errors", "units", "process", "locks", "geometry", "data", "graph", "report", "nn", "models"),
+    *("errors", "other_names", "units", "process", "locks", "geometry", "data", "graph", "report"),
+    "nn",
+    "models",
     *("potential", "compile", "train", "md", "testing", "cli"),
 )
 

@@ -54,8 +54,8 @@ def created(folder: Path) -> Iterator[Path]:
     missing = _missing(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise InputError(f"{folder} is a file; --out names a folder") from None
+    except FileExistsError as error:
+        raise InputError(f"{folder} is a file; --out names a folder") from error
     with _until(lambda: _remove_empty(missing)):
         yield folder
 
@@ -110,14 +110,14 @@ def _take(path: Path, output: Path, wait: bool) -> int:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except BlockingIOError as error:
             text = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
             holder = f"process {text}" if text else "another process"
             if not wait:
                 os.close(descriptor)
                 raise InputError(
                     f"{output} is in use by {holder}: wait until it ends, or choose another output"
-                ) from None
+                ) from error
             warnings.warn(f"waiting for {holder}, which makes {output}", stacklevel=4)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:

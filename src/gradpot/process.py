@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Any, NamedTuple
@@ -38,6 +38,14 @@ def usage() -> Usage:
     )
     cpu_s = sum(u.ru_utime + u.ru_stime for u in (own, children))
     return Usage(time.perf_counter(), cpu_s, own.ru_maxrss / MAXRSS_PER_MIB)
+
+
+def memory_bytes() -> int:
+    """Memory of the machine, or what its container allows if that is less."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    with suppress(OSError, ValueError):  # no such file, or "max"
+        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(limits)
 
 
 def keep_memory() -> None:
@@ -151,8 +159,8 @@ def parse_json(text: str | bytes) -> Any:
     try:
         content = json.loads(text, object_pairs_hook=unique)
         json.dumps(content, ensure_ascii=False).encode()  # fails on half characters: "\\ud800"
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     return content
 
 

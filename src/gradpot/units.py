@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from ase import units as ase_units
 
-from gradpot.errors import InputError
+from gradpot import other_names
+from gradpot.errors import InputError, did_you_mean, shown, unknown
 
 ENERGY = {
     "ev": 1.0,
@@ -81,8 +82,9 @@ def force_factor(unit: str) -> float:
     """
     energy, slash, length = _plain(unit).rpartition("/")
     if not slash or energy not in ENERGY or length not in LENGTH:
+        hint = did_you_mean(unit, [f"{energy}/ang" for energy in ENERGY])
         raise InputError(
-            f"unknown force unit {unit!r}; write an energy unit over a length unit, "
+            f"unknown force unit {shown(unit)}{hint}; write an energy unit over a length unit, "
             "such as eV/Ang, kcal/mol/Ang or hartree/bohr"
         )
     return ENERGY[energy] * LENGTH[length] ** -1
@@ -100,8 +102,10 @@ def stress_factor(unit: str) -> float:
     energy, _, length = name.removesuffix("^3").rpartition("/")
     if name.endswith("^3") and energy in ENERGY and length in LENGTH:
         return ENERGY[energy] / LENGTH[length] ** 3
+    hint = did_you_mean(unit, [*PRESSURE, *(f"{energy}/ang^3" for energy in ENERGY)])
     raise InputError(
-        f"unknown stress unit {unit!r}; known: {', '.join(PRESSURE)}, eV/Ang^3, hartree/bohr^3 ..."
+        f"unknown stress unit {shown(unit)}{hint}; known: {', '.join(PRESSURE)}, eV/Ang^3, "
+        "hartree/bohr^3 ..."
     )
 
 
@@ -119,7 +123,8 @@ def same(one: str, other: str, factor) -> bool:
 def _look_up(kind: str, unit: str, table: dict[str, float]) -> float:
     name = _plain(unit)
     if name not in table:
-        raise InputError(f"unknown {kind} unit {unit!r}; known: {', '.join(table)}")
+        meant = {theirs: ours for theirs, ours in other_names.UNITS.items() if ours in table}
+        raise unknown(f"{kind} unit", unit, table, meant)
     return table[name]
 
 

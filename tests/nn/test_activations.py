@@ -229,7 +229,7 @@ def test_a_number_in_parentheses():
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("swish", r"unknown activation 'swish'; known: irelu, ssp.*tent\(number\)"),
+        ("swish", r"unknown activation 'swish' .*; known: irelu, ssp.*tent\(number\)"),
         ("silu(2)", "silu has no number; write 'silu'"),
         ("tent(wide)", r"'tent\(wide\)' is not understood; write tent\(2\)"),
         ("tent(2", "is not understood"),

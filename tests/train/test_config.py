@@ -65,8 +65,11 @@ def test_values_are_typed():
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("train.epoch=5", "unknown key 'train.epoch'; known: epochs, max_minutes"),
-        ("trian.epochs=5", "unknown key 'trian'; known: data, model"),
+        (
+            "train.epoch=5",
+            r"unknown key 'train.epoch' \(did you mean train.epochs\?\); known: epochs, ",
+        ),
+        ("trian.epochs=5", r"unknown key 'trian' \(did you mean train\?\); known: data, model"),
         ("train.epochs=0", r"train.epochs is 0 but must be greater than or equal to 1"),
         ("train.batch_size=ten", "train.batch_size is 'ten' but must be a valid integer"),
         ("train.optimizer=sgd", "train.optimizer is 'sgd' but must be 'muon', 'adam' or 'adamw'"),

@@ -1,13 +1,12 @@
 """`gradpot data list` and `gradpot data fetch`: public data sets by name."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gradpot.cli import Json, data_app, say
+from gradpot.cli import Json, data_app, print_json, say
 
 # width in characters of a table written to a file, wide enough for one line per row
 WIDTH_OF_A_FILE = 132
@@ -20,7 +19,7 @@ def list_sets(as_json: Json = False) -> None:
 
     entries = list(catalog.entries().values())
     if as_json:
-        print(json.dumps([_describe(entry) for entry in entries], indent=1))
+        print_json([_describe(entry) for entry in entries], indent=1)
         return
 
     from rich.console import Console
@@ -64,7 +63,7 @@ def fetch_set(
     path = catalog.fetch(name, to, progress=not as_json)
     entry = catalog.find(name)
     if as_json:
-        print(json.dumps({**_describe(entry), "path": str(path)}, indent=1))
+        print_json({**_describe(entry), "path": str(path)}, indent=1)
         return
     say(f"{entry.theory}, energies in {entry.energy_unit}, lengths in {entry.length_unit}")
     say(f"cite: {entry.citation}")

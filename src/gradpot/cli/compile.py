@@ -1,6 +1,5 @@
 """`gradpot compile`: a potential as machine code, in its own file."""
 
-import json
 import os
 import time
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gradpot.cli import POTENTIALS, Json, app, say
+from gradpot.cli import POTENTIALS, Json, app, print_json, say
 from gradpot.errors import InputError
 from gradpot.locks import locked
 from gradpot.process import write_bytes
@@ -47,7 +46,7 @@ def compile_command(
         write_bytes(out, made.read_bytes())
     seconds, name = time.monotonic() - began, package.dtype_name(precision)
     if as_json:
-        print(json.dumps({"out": str(out), "dtype": name, "seconds": seconds}))
+        print_json({"out": str(out), "dtype": name, "seconds": seconds})
     else:
         say(f"compiled in {seconds:.0f} s, {name}: {out}")
 
@@ -68,4 +67,4 @@ def _check_out(out: Path, model: Path) -> None:
         try:
             package.read_header(out)
         except (InputError, OSError) as error:
-            raise InputError(f"--out would replace a file: {error}; choose another") from None
+            raise InputError(f"--out would replace a file: {error}; choose another") from error

@@ -1,11 +1,10 @@
 """`gradpot data info`: what a data file holds, and what looks wrong."""
 
-import json
 from typing import Annotated, Any
 
 import typer
 
-from gradpot.cli import Json, data_app
+from gradpot.cli import Json, data_app, print_json
 from gradpot.cli.reading import Reading, options
 
 
@@ -27,7 +26,7 @@ def info(
 
     summary = {"file": file, **inspect(read(file, **arguments))}
     if as_json:
-        print(json.dumps(summary, indent=1, allow_nan=False))
+        print_json(summary, indent=1)
         return
 
     from rich.console import Console

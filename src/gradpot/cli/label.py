@@ -1,12 +1,11 @@
 """`gradpot label`: energies and forces of structures from a reference method."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gradpot.cli import DATA, Json, app, say
+from gradpot.cli import DATA, Json, app, print_json, say
 from gradpot.cli.reading import Reading, options
 from gradpot.errors import InputError
 
@@ -44,7 +43,7 @@ def label_command(
     found = read_structures(structures, reading.length_unit, index)
     done = label.label(found, calculator, out, skip_failures, progress=not as_json)
     if as_json:
-        print(json.dumps({"out": str(out), **done._asdict()}))
+        print_json({"out": str(out), **done._asdict()})
         return
     for i, reason in done.skipped.items():
         say(f"skipped structure {i}: {reason}")

@@ -1,6 +1,5 @@
 """`gradpot md`: molecular dynamics with a trained potential."""
 
-import json
 from functools import partial
 from pathlib import Path
 from timeit import repeat
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradpot.cli import POTENTIALS, SIGNALED, Json, app, say
+from gradpot.cli import POTENTIALS, SIGNALED, Json, app, print_json, say
 from gradpot.cli.reading import Reading, options
 from gradpot.errors import InputError, RunError, unknown
 from gradpot.locks import claimed, created
@@ -78,7 +77,10 @@ def md_command(
             summary = md.run(atoms, settings, folder, progress.watch, stop)
             signal = stop()
         dynamics(md.read_log(folder / md.LOG), folder / "md.png")
-    print(json.dumps(summary) if as_json else _in_words(summary))
+    if as_json:
+        print_json(summary)
+    else:
+        print(_in_words(summary))
     if why := summary["blow_up"]:
         raise RunError(f"the dynamics blew up: {why}. Output is in {folder}")
     return SIGNALED + signal if signal else 0
@@ -101,11 +103,11 @@ def read_structure(name: str, index: str, length_unit: str | None) -> "Atoms":
 
     try:
         return molecule(name)
-    except (KeyError, NotImplementedError):
+    except (KeyError, NotImplementedError) as error:
         raise InputError(
             f"there is no file {name!r}, and ASE knows no molecule of that name; "
             "give a structure file, or a name such as CH3CH2OH or H2O"
-        ) from None
+        ) from error
 
 
 def _calculator(
@@ -121,7 +123,7 @@ def _calculator(
     except RunError:
         raise
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {hardware['device']} cannot be used: {error}") from None
+        raise InputError(f"--device {hardware['device']} cannot be used: {error}") from error
     if calculator.potential.direct:
         say("warning: " + NOT_CONSERVATIVE)
     if calculator.compiled or compile == "false":

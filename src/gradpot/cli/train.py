@@ -1,15 +1,14 @@
 """`gradpot train` and `gradpot eval`."""
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradpot.cli import POTENTIALS, SIGNALED, TOO_SOON, Json, app, say
+from gradpot.cli import POTENTIALS, SIGNALED, TOO_SOON, Json, app, print_json, say
 from gradpot.cli.reading import Reading, options
-from gradpot.errors import InputError
+from gradpot.errors import InputError, did_you_mean, shown
 from gradpot.locks import claimed, created
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ def train(
         say(f"stopped at step {results['step']}; to resume: gradpot train --out {folder} --resume")
         return SIGNALED + results["stopped"]
     if as_json:
-        print(json.dumps(results))
+        print_json(results)
     else:
         print_errors(results)
         print(f"Everything is in {folder}: model.safetensors, results.json, learning_curve.png ...")
@@ -115,7 +114,7 @@ def evaluate(
     if plot:
         say(f"parity plot: {plot}")
     if as_json:
-        print(json.dumps(results))
+        print_json(results)
     else:
         print_errors({"test": results})
 
@@ -131,6 +130,7 @@ def _configuration(
 
     tables: dict[str, Any] = {}
     if settings and "=" not in settings[0]:
+        _check_file(settings[0])
         tables = read_toml(settings.pop(0))
     override(tables, settings)
     for key, value in flags.items():
@@ -151,6 +151,20 @@ def _configuration(
     elif not tables:
         raise InputError(f"--resume: there is no run in {out}; to begin one, give its --data")
     return config(tables)
+
+
+def _check_file(name: str) -> None:
+    """Refuse a word that is no file but can only be meant as another setting."""
+    if Path(name).exists():
+        return
+    from gradpot.data.catalog.catalog import entries
+    from gradpot.models import EXTERNAL, MODELS
+    from gradpot.train.config import key_hint
+
+    meant = {set_.lower(): f"--data {set_}" for set_ in entries()}
+    meant |= {model: f"--model {model}" for model in (*MODELS, *EXTERNAL)}
+    if hint := did_you_mean(name, (), meant) or key_hint(name).replace("?", "=...?"):
+        raise InputError(f"there is no file {shown(name)}{hint}")
 
 
 def _stem(data: str) -> str:

@@ -88,7 +88,7 @@ class CompiledPotential(Potential):
             # the loader itself: its wrapper reads a description of the inputs at every call
             self._run = aoti_load_package(str(path), run_single_threaded=True).loader.boxed_run
         except RuntimeError as error:
-            raise InputError(f"{path} cannot be loaded: {error}") from None
+            raise InputError(f"{path} cannot be loaded: {error}") from error
 
     @property
     def dtype(self) -> torch.dtype:

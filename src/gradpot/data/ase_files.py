@@ -94,11 +94,11 @@ def load(path: Path) -> Loaded:
         with isotopes():
             found = read(path, ":", kind, do_not_split_by_at_sign=True, **options)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(f"{path}: {error}") from error
     except Exception as error:  # every format raises its own
         what = f"as {kind}" if kind else "because it does not know the format"
         reason = f"{type(error).__name__}: {error}"
-        raise InputError(f"ASE cannot read {path} {what} ({reason})") from None
+        raise InputError(f"ASE cannot read {path} {what} ({reason})") from error
     structures = [with_masses(atoms) for atoms in (found if isinstance(found, list) else [found])]
     fields = [_fields(atoms) for atoms in structures]
     raw = _geometry(path, structures, fields)._replace(default=ASE_UNITS)
@@ -128,7 +128,7 @@ def load_database(path: Path) -> Loaded:
         fields = [{**r.key_value_pairs, **r.data, **_fields(a)} for a, r in zip(structures, rows)]
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-        raise InputError(f"ASE cannot read {path} as a database ({reason})") from None
+        raise InputError(f"ASE cannot read {path} as a database ({reason})") from error
     raw = _geometry(path, structures, fields)
     if not metadata.keys() & {"_property_unit_dict", "_distance_unit"}:
         return Loaded(structures, fields, {}, raw._replace(default=ASE_UNITS))
@@ -319,9 +319,9 @@ def _label(
         value = np.full(shape, np.nan) if value is None else value
         try:  # SchNetPack adds an axis of length one
             found.append(np.asarray(value, dtype=np.float64).reshape(shape))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError) as error:
             raise InputError(
                 f"{path}: {key} of frame {i} is {str(value)[:40]!r}; expected "
                 f"{f'numbers in shape {list(shape)}' if shape else 'one number'}"
-            ) from None
+            ) from error
     return found

@@ -85,7 +85,7 @@ def agree(path: object, kind: str, file: str | None, user: str | None) -> str | 
     except InputError as error:
         if user is not None:
             return user
-        raise InputError(f"{path}: {error}; or say what it is with --{kind}-unit") from None
+        raise InputError(f"{path}: {error}; or say what it is with --{kind}-unit") from error
     if user is not None and not units.same(file, user, factor):
         raise InputError(
             f"{path} says that its {kind} unit is {file!r}, but --{kind}-unit says {user!r}: "

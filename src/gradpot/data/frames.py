@@ -65,7 +65,7 @@ class Frames(NamedTuple):
         try:
             return neighbor_list(self.positions[part], self.cell[i], self.pbc[i], cutoff)
         except InputError as error:
-            raise InputError(f"frame {i}: {error}") from None
+            raise InputError(f"frame {i}: {error}") from error
 
     @property
     def labeled(self) -> Bool[np.ndarray, "n_frames"]:

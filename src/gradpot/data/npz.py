@@ -3,17 +3,16 @@
 Nothing is unpickled. There is no Python loop over frames: one mask removes the padding.
 """
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from gradpot.data import npz_members
 from gradpot.data.declared import Declared
 from gradpot.data.labels import complete, torn_apart
 from gradpot.data.raw import Keys, Raw
-from gradpot.errors import InputError
+from gradpot.errors import InputError, damaged
 
 
 class Form(NamedTuple):
@@ -49,14 +48,7 @@ class Arrays:
 
     def __init__(self, path: Path):
         self.path = path
-        try:
-            with open(path, "rb") as file:
-                loaded = np.load(file, allow_pickle=False)
-        except (ValueError, zipfile.BadZipFile, EOFError):
-            raise InputError(f"{path} is damaged or not an npz file") from None
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            raise InputError(f"{path} is a single array; expected an npz file of named arrays")
-        self.keys = set(loaded.files)
+        self.keys = npz_members.names(path)
         found = [form for form in FORMS if {form.positions, form.numbers} <= self.keys]
         if not found:
             expected = "; ".join(f"{f.name}: {' '.join(k for k in f[1:] if k)}" for f in FORMS)
@@ -66,16 +58,7 @@ class Arrays:
         self.form = found[0]
 
     def __getitem__(self, key: str) -> np.ndarray:
-        try:
-            with open(self.path, "rb") as file:
-                return np.load(file, allow_pickle=False)[key]
-        except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-            if "pickle" not in str(error):
-                raise InputError(f"{self.path}: array {key!r} is damaged ({error})") from None
-            raise InputError(
-                f"{self.path}: array {key!r} holds Python objects, which are not read because they "
-                "can run code; save it again as plain numbers, padded with zeros"
-            ) from None
+        return npz_members.read(self.path, key)
 
     def numbers(self, key: str, *shapes: tuple[int, ...]) -> np.ndarray:
         """An array of numbers, which must have one of the shapes if any are given."""
@@ -100,9 +83,15 @@ class Arrays:
             return None
         value = self[key]
         if value.size != 1 or value.dtype.kind not in "SU":
-            raise InputError(f"{self.path}: {key} is {value!r} but must be the name of a unit")
-        item = value.reshape(-1)[0]
-        return (item.decode(errors="replace") if isinstance(item, bytes) else str(item)) or None
+            raise InputError(
+                f"{self.path}: {key} has type {value.dtype} and shape {list(value.shape)} but must "
+                "be the name of a unit"
+            )
+        with damaged(f"{self.path}: array {key!r} is damaged"):
+            # numpy makes strings of any bytes, and Python stumbles over these later
+            content = value.astype(value.dtype.newbyteorder("<")).tobytes()
+            encoding = "utf-32-le" if value.dtype.kind == "U" else "utf-8"
+            return content.decode(encoding).rstrip("\0") or None
 
 
 def read_npz(path: Path, wanted: Keys) -> Raw:
@@ -123,6 +112,8 @@ def read_npz(path: Path, wanted: Keys) -> Raw:
             f"{path}: {form.positions} has shape {list(positions.shape)}; "
             "expected [frames, atoms, 3]"
         )
+    if positions.size == 0:
+        raise InputError(f"{path} holds no structures: {form.positions} is empty")
     n_frames, n_max, _ = positions.shape
     numbers = arrays.numbers(form.numbers, (n_max,), (n_frames, n_max))
     padded = np.broadcast_to(numbers, (n_frames, n_max))

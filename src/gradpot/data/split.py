@@ -85,7 +85,7 @@ def read_split(path: Path, n_frames: int) -> Split:
     try:
         parts = {key: np.array(value) for key, value in json.loads(path.read_text()).items()}
     except (ValueError, AttributeError) as error:
-        raise InputError(f"{path} is not a split file ({error})") from None
+        raise InputError(f"{path} is not a split file ({error})") from error
     for key in ("train", "valid", "test"):
         indices = parts.get(key, np.zeros(0))
         is_list = indices.ndim == 1 and (indices.dtype.kind == "i" or indices.size == 0)

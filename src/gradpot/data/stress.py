@@ -126,4 +126,4 @@ def _factor(unit: str) -> tuple[float, bool]:
         try:
             return energy_factor(unit), True
         except InputError:
-            raise InputError(f"{error}; or an energy unit for a virial") from None
+            raise InputError(f"{error}; or an energy unit for a virial") from error

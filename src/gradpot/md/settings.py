@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from gradpot import other_names
 from gradpot.errors import InputError, unknown
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Settings:
 
     def __post_init__(self):
         if self.ensemble not in ENSEMBLES:
-            raise unknown("ensemble", self.ensemble, ENSEMBLES)
+            raise unknown("ensemble", self.ensemble, ENSEMBLES, other_names.ENSEMBLES)
         for name, bound in ((f.name, f.metadata["bound"]) for f in fields(self)):
             if bound and not bound.holds(getattr(self, name)):
                 raise InputError(f"{name} is {getattr(self, name)} but must {bound.text}")

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
+from gradpot import other_names
 from gradpot.errors import InputError, unknown
 from gradpot.models.base import Model
 from gradpot.models.cgcnn import CGCNN
@@ -73,7 +74,7 @@ def model_class(name: str) -> type[Model]:
     if name in MODELS:
         return MODELS[name]
     if name not in EXTERNAL:
-        raise unknown("model", name, (*MODELS, *EXTERNAL))
+        raise unknown("model", name, (*MODELS, *EXTERNAL), other_names.MODELS)
     file, kind = EXTERNAL[name]
     try:
         return getattr(importlib.import_module(f"gradpot.models.external.{file}"), kind)
@@ -81,7 +82,7 @@ def model_class(name: str) -> type[Model]:
         package = str(error.name).partition(".")[0]
         raise InputError(
             f'model {name} needs {package}, which is not installed: pip install "gradpot[{file}]"'
-        ) from None
+        ) from error
 
 
 def specification(name: str, **arguments: object) -> dict[str, Any]:
@@ -89,7 +90,7 @@ def specification(name: str, **arguments: object) -> dict[str, Any]:
     parameters = inspect.signature(model_class(name)).parameters
     for key, value in arguments.items():
         if key not in parameters:
-            raise unknown(f"argument of {name}", key, parameters)
+            raise unknown(f"argument of {name}", key, parameters, other_names.ARGUMENTS)
         kind: Any = parameters[key].annotation
         accepted = (int, float) if kind is float else kind
         if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):

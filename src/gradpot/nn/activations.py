@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gradpot import other_names
 from gradpot.errors import InputError, unknown
 from gradpot.nn.irelu import IReLUSpline, capped_irelu, ielu, irelu, leaky_irelu, tent
 
@@ -92,7 +93,8 @@ def look_up(name: str) -> Activation:
             raise InputError(f"activation {name!r} is not understood; write {base}(2)")
         return FAMILIES[base](*numbers)
     if base not in ACTIVATIONS:
-        raise unknown("activation", name, (*ACTIVATIONS, *(f"{f}(number)" for f in FAMILIES)))
+        names = (*ACTIVATIONS, *(f"{f}(number)" for f in FAMILIES))
+        raise unknown("activation", name, names, other_names.ACTIVATIONS)
     if bracket:
         raise InputError(f"activation {name!r}: {base} has no number; write {base!r}")
     return ACTIVATIONS[base]

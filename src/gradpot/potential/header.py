@@ -104,7 +104,7 @@ def validated(kind: type[Kind], content: object, path: str | Path) -> Kind:
     except ValidationError as error:
         raise InputError(
             f"{path} is damaged, or of another version of gradpot: in its header, {why(error)}"
-        ) from None
+        ) from error
 
 
 def why(error: ValidationError) -> str:

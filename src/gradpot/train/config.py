@@ -7,6 +7,7 @@ from pkgutil import resolve_name
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -17,11 +18,31 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from gradpot.errors import InputError
+from gradpot import other_names
+from gradpot.errors import InputError, damaged, did_you_mean, reason, shown
+
+
+def _not_bool(value: object) -> object:
+    """Refuse true and false, which Python counts as 1 and 0."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("bool", "a number")
+    return value
+
+
+def _fits_float32(value: float) -> float:
+    """Refuse numbers whose squares or products leave the range of float32, 1e-38 to 3e38."""
+    if value and not 1e-30 <= abs(value) <= 1e30:
+        raise PydanticCustomError("size", "0 or, but for its sign, between 1e-30 and 1e30")
+    return value
+
 
 # torch and numpy count in 32 bits in places
-Count = Annotated[int, Field(ge=1, lt=2**31)]
-CountOrZero = Annotated[int, Field(ge=0, lt=2**31)]
+Count = Annotated[int, Field(ge=1, lt=2**31), BeforeValidator(_not_bool)]
+CountOrZero = Annotated[int, Field(ge=0, lt=2**31), BeforeValidator(_not_bool)]
+Number = Annotated[float, BeforeValidator(_not_bool), AfterValidator(_fits_float32)]
+Positive = Annotated[Number, Field(gt=0)]
+# torch starts as many as it is told, and the system kills a process with too many
+Threads = Annotated[int, Field(ge=1, le=1024), BeforeValidator(_not_bool)]
 
 
 def one_of(table: str) -> BeforeValidator:
@@ -36,6 +57,8 @@ def one_of(table: str) -> BeforeValidator:
         if value in known:
             return value
         names = f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
+        meant = {theirs: ours for theirs, ours in other_names.CHOICES.items() if ours in known}
+        names += did_you_mean(value, known, meant)
         raise PydanticCustomError("unknown_name", "{names}", {"names": names})
 
     return BeforeValidator(check)
@@ -80,8 +103,8 @@ class Rescale(Section):
     """Reference energies and the scale of the labels (`data.references`)."""
 
     mode: Annotated[str, one_of("data.references:MODES")] = "forces"
-    constant: float | None = Field(default=None, gt=0)
-    references: str | dict[str, float] = "auto"
+    constant: Positive | None = None
+    references: str | dict[str, Number] = "auto"
     """auto, none, least-squares, isolated (single atoms in the data), a file of isolated atoms,
     or a table of atom energies in eV; auto means none for the modes none and constant, and
     least-squares for the others"""
@@ -90,13 +113,13 @@ class Rescale(Section):
 class Loss(Section):
     """Weights of the residuals, in the units that `rescale` sets."""
 
-    energy: float = Field(default=1.0, ge=0)
+    energy: Number = Field(default=1.0, ge=0)
     """per atom"""
-    forces: float = Field(default=1.0, ge=0)
-    stress: float = Field(default=0.0, ge=0)
+    forces: Number = Field(default=1.0, ge=0)
+    stress: Number = Field(default=0.0, ge=0)
     """stress times volume per atom, an energy"""
     penalty: Annotated[str, one_of("train.loss:PENALTIES")] = "huber"
-    huber_delta: float = Field(default=0.01, gt=0)
+    huber_delta: Positive = 0.01
 
     @model_validator(mode="after")
     def _something_is_learned(self) -> "Loss":
@@ -109,29 +132,29 @@ class Train(Section):
     """How the network is trained."""
 
     epochs: Count | None = None
-    max_minutes: float | None = Field(default=None, gt=0)
-    max_cpu_minutes: float | None = Field(default=None, gt=0)
+    max_minutes: Positive | None = None
+    max_cpu_minutes: Positive | None = None
     """minutes of processor time, which does not depend on other programs on the machine"""
     batch_size: Count = 5
     optimizer: Annotated[str, one_of("train.optimizers:OPTIMIZERS")] = "muon"
     """muon uses adamw for vectors"""
-    learning_rate: float | None = Field(default=None, gt=0)
+    learning_rate: Positive | None = None
     """the highest; the default depends on optimizer and model (`plan.resolve`)"""
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: Number = Field(default=0.0, ge=0)
     schedule: Annotated[str, one_of("train.schedule:SCHEDULES")] = "cosine"
     warmup_steps: CountOrZero = 100
     plateau_patience: Count = 10
-    plateau_factor: float = Field(default=0.5, gt=0, lt=1)
-    clip_norm: float = Field(default=10.0, gt=0)
-    ema: float = Field(default=0.999, ge=0, lt=1)
+    plateau_factor: Number = Field(default=0.5, gt=0, lt=1)
+    clip_norm: Positive = 10.0
+    ema: Number = Field(default=0.999, ge=0, lt=1)
     early_stop: Count | None = None
     """validations without an improvement"""
     valid_every: Count | None = None
     """epochs; by default as many as 200 steps need"""
-    save_every_s: float = Field(default=30.0, ge=0)
+    save_every_s: Number = Field(default=30.0, ge=0)
     compile: Literal["auto"] | StrictBool = "auto"
     dtype: Annotated[str, one_of("compile.package:DTYPES")] = "float32"
-    threads: Count = 1
+    threads: Threads = 1
 
 
 class Config(Section):
@@ -154,7 +177,7 @@ def config(tables: Any) -> Config:
     try:
         return Config.model_validate(tables)
     except ValidationError as error:
-        raise InputError(_explain(error)) from None
+        raise InputError(_explain(error)) from error
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
@@ -164,11 +187,14 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         InputError: it is not TOML.
         OSError: it cannot be read.
     """
+    hint = "" if Path(path).suffix == ".toml" else f"; if it holds data: --data {path}"
     try:
-        return tomllib.loads(Path(path).read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        hint = "" if Path(path).suffix == ".toml" else f"; if it holds data: --data {path}"
-        raise InputError(f"{path} is not TOML: {error}{hint}") from None
+        # editors of Windows put a byte order mark in front
+        return tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except OSError:
+        raise
+    except Exception as error:  # also those of deep nesting and of long numbers
+        raise InputError(f"{path} is not TOML: {reason(error)}{hint}") from error
 
 
 def read_json(path: str | Path) -> Config:
@@ -179,11 +205,12 @@ def read_json(path: str | Path) -> Config:
     """
     from gradpot.models import saved_specification
 
-    try:
-        tables = json.loads(Path(path).read_text())
-        return config({**tables, "model": saved_specification(tables["model"])})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is damaged, or of another version of gradpot: {error}") from None
+    with damaged(f"{path} is damaged, or of another version of gradpot"):
+        tables = json.loads(Path(path).read_text(encoding="utf-8"))
+        try:
+            return config({**tables, "model": saved_specification(tables["model"])})
+        except InputError as error:
+            raise ValueError(error) from error
 
 
 def merge(tables: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -205,16 +232,30 @@ def override(tables: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
 
     A value is read as TOML, or as a plain string if it is not TOML.
     """
+    given = set()
     for text in assignments:
-        key, equals, value = text.partition("=")
+        key, equals, value = (part.strip() for part in text.partition("="))
         if not equals or not key:
-            raise InputError(f"{text!r} is neither a file nor key=value, such as seed=1")
-        try:
-            parsed = tomllib.loads(f"value = {value.strip()}")["value"]
-        except tomllib.TOMLDecodeError:
-            parsed = value.strip()
-        put(tables, key.strip(), parsed)
+            raise InputError(
+                f"{shown(text)} is neither a file nor key=value, such as seed=1{key_hint(key)}"
+            )
+        if key in given:
+            raise InputError(f"{key} is given twice; leave one out")
+        given.add(key)
+        put(tables, key, _value(key, value))
     return tables
+
+
+def _value(key: str, text: str) -> Any:
+    """A value as TOML, or the text itself."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+    except Exception as error:  # deep nesting, thousands of digits
+        raise InputError(
+            f"{key} is {shown(text)}, which cannot be read: {reason(error)}"
+        ) from error
 
 
 def put(tables: dict[str, Any], dotted: str, value: Any) -> None:
@@ -231,17 +272,31 @@ def put(tables: dict[str, Any], dotted: str, value: Any) -> None:
     tables[last] = value
 
 
+def key_hint(typed: str) -> str:
+    """A question that names the key that may be meant, in the same table or else in any."""
+    table, _, last = typed.rpartition(".")
+    keys = {name: name for name in Config.model_fields}
+    for name, field in Config.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            own = {key: f"{name}.{key}" for key in field.annotation.model_fields}
+            if name == table and (hint := did_you_mean(last, (), own)):
+                return hint
+            keys |= own
+    return did_you_mean(last, (), {**other_names.KEYS, **keys})
+
+
 def _explain(error: ValidationError) -> str:
     """One line about the first error."""
     errors: list[Any] = error.errors()
     first = errors[0]
+    place = tuple(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
         section: Any = Config
-        for part in first["loc"][:-1]:
+        for part in place[:-1]:
             section = section.model_fields[part].annotation
-        key, known = ".".join(map(str, first["loc"])), ", ".join(section.model_fields)
-        return f"unknown key {key!r}; known: {known}"
-    place = first["loc"][:2]  # without the union members that pydantic appends
+        key, known = ".".join(place), ", ".join(section.model_fields)
+        return f"unknown key {shown(key)}{key_hint(key)}; known: {known}"
+    place = place[:2]  # without the union members that pydantic appends
     key = ".".join(place)
     if first["type"] == "value_error":
         return f"{key}: {first['ctx']['error']}"
@@ -249,6 +304,6 @@ def _explain(error: ValidationError) -> str:
     expected = " or ".join(
         "a table" if e["type"] == "model_type" else e["msg"].removeprefix("Input should be ")
         for e in errors
-        if e["loc"][:2] == place
+        if tuple(map(str, e["loc"]))[:2] == place
     )
-    return f"{key or 'the configuration'} is {first['input']!r} but must be {expected}"
+    return f"{key or 'the configuration'} is {shown(first['input'])} but must be {expected}"

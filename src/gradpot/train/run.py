@@ -313,8 +313,8 @@ def _restore(task: Task, state: State, frames: Frames, say: Say) -> None:
             )
     try:
         started_with = str(json.loads((out / "split.json").read_text())["data"])
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{out / 'split.json'} is damaged; start a new run") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{out / 'split.json'} is damaged; start a new run") from error
     if not frames.has_fingerprint(started_with):
         raise InputError(
             f"the frames of {config.data.file} are not those that {out} was started with"

@@ -128,7 +128,7 @@ class State:
             self.model.load_state_dict(parts["model"])
             self.average.load_state_dict(parts["average"])
         except RuntimeError as error:
-            raise InputError(f"{path} does not fit this model: {error}") from None
+            raise InputError(f"{path} does not fit this model: {error}") from error
         saved = [optimizer.state_dict() for optimizer in self.optimizers]
         for key, tensor in parts["optimizer"].items():
             n, i, kind = key.split(".")

@@ -11,7 +11,6 @@ An institute without access to the internet can keep the files on a server of it
 every URL in the table; path and query stay.
 """
 
-import difflib
 import os
 import shutil
 import tarfile
@@ -24,7 +23,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from gradpot.data.catalog import download
-from gradpot.errors import InputError
+from gradpot.errors import InputError, did_you_mean
 
 FOLDER_VARIABLE, MIRROR_VARIABLE = "GRADPOT_DATA", "GRADPOT_DATA_MIRROR"
 
@@ -93,10 +92,9 @@ def find(name: str, problem: str | None = None) -> Entry:
     known = {entry.name.lower(): entry for entry in entries().values()}
     if name.lower() in known:
         return known[name.lower()]
-    close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(known[key].name for key in close)}? " if close else ""
+    hint = did_you_mean(name, (entry.name for entry in known.values()))
     problem = problem or f"no data set is called {name!r}"
-    raise InputError(f"{problem}; {hint}`gradpot data list` shows all")
+    raise InputError(f"{problem}{hint}; `gradpot data list` shows all")
 
 
 def default_folder() -> Path:
