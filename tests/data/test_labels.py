@@ -128,3 +128,32 @@ def test_one_key_brings_the_other_of_its_source(tmp_path, keys, energy, forces, 
     found = read(path, **keys)
     assert (found.energy[0], found.forces[0, 0]) == (energy, forces)
     assert any("give both --energy-key and --forces-key" in n for n in found.notices) == warned
+
+
+HOLE, SHORT = np.array([[8, 1, 1], [8, 0, 1]]), np.array([[8, 1, 1], [8, 1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"z": [8, 0, 1]}, "atom 1 of frame 0 has atomic number 0 in z"),
+        ({"z": [8, 1, 0]}, "atom 2 of frame 0"),
+        ({"z": HOLE}, "atom 1 of frame 1"),
+        ({"Z": HOLE}, "atom 1 of frame 1"),
+        ({"Z": HOLE, "N": [3, 2]}, "atom 1 of frame 1"),
+        ({"Z": HOLE, "N": [3, 3]}, "frame 1 has N = 3 but 2 atoms"),
+        ({"z": SHORT}, "atom 2 of frame 1"),  # it has a position, so it is an atom
+    ],
+)
+def test_an_atomic_number_of_zero_among_atoms_is_refused(tmp_path, arrays, message):
+    where = 1.0 + np.arange(18).reshape(2, 3, 3)
+    np.savez(tmp_path / "a.npz", R=where, E=[-1.0, -2.0], F=where, **arrays)
+    with pytest.raises(InputError, match=message):
+        read(tmp_path / "a.npz", "eV", "Ang")
+
+
+def test_one_atom_at_the_origin_is_no_padding(tmp_path):
+    """A trailing zero without a position is the only one that can be padding."""
+    where = np.array([[[0.0, 0, 0], [0, 0, 1]], [[0, 0, 0], [0, 0, 0]]])
+    np.savez(tmp_path / "a.npz", R=where, z=[[1, 1], [1, 0]], E=[-1.0, -2.0])
+    assert read(tmp_path / "a.npz", "eV", "Ang").n_atoms.tolist() == [2, 1]

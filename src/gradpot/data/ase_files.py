@@ -39,7 +39,7 @@ STAND_INS = {"D": -2_014_000, "T": -3_016_000}
 # names of a column of masses; the first is ASE's
 MASSES = ("masses", "mass", "Masses", "Mass")
 # fields that are read, or that only keep house
-NO_NOTICE = {*MASSES, *LABELS, MARK, MASK + "Z", "tags", "free_energy", "unique_id"}
+NO_NOTICE = {*MASSES, *LABELS, MARK, "tags", "free_energy", "unique_id"}
 # eV; a smaller difference is rounding
 FREE_ENERGY_GAP = 1e-6
 # of a sum of initial charges, in e: more are rounding errors
@@ -224,7 +224,7 @@ def _with_labels(path: Path, loaded: Loaded, wanted: Keys) -> Raw:
         {k: v for k, v in frame.items() if not (v is None or isinstance(v, bool | np.bool_))}
         for frame in all_fields
     ]
-    keys = sorted(set().union(*fields))
+    keys = [k for k in sorted(set().union(*fields)) if not (k.startswith(MASK) or is_unit(k))]
     wanted.check(path, keys)
     words = {k for all, some in zip(all_fields, fields) for k in all.keys() - some.keys()}
     unread = ", ".join(sorted(words & {*LABELS, *wanted}))
@@ -249,7 +249,7 @@ def _with_labels(path: Path, loaded: Loaded, wanted: Keys) -> Raw:
         field=lambda key: _stress(path, fields, key),
         units=_units(path, raw.units, names, chosen),
         stress=StressLabel("stress", "eV/Ang^3", order, "tension") if converted else None,
-        unused=tuple(k for k in keys if not (k in used or k in NO_NOTICE or is_unit(k))),
+        unused=tuple(k for k in keys if k not in used and k not in NO_NOTICE),
         notices=(*raw.notices, *notices),
     )
 

@@ -6,6 +6,7 @@ name, and units; none of them may be lost without a word.
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ import numpy as np
 from jaxtyping import Int
 
 from gradpot.data.declared import Declared
+from gradpot.data.labels import ENERGIES
 from gradpot.errors import InputError
-from gradpot.units import ENERGY
 
 # what ASE calls fields that people spell in other ways
 SPELLING = {
@@ -27,6 +28,9 @@ SPELLING = {
 }
 # prefix of names that ASE would otherwise treat in its own way
 MASK = "_as_written_"
+# words that may be the unit of an energy in the same line; Au may be gold, and eV is the default
+ENERGY_WORDS = {"Eh", "Ha", "au", "a.u.", "hartree", "Hartree", "Ry", "Rydberg", "meV"}
+ENERGY_WORDS |= {"kcal/mol", "kJ/mol"}
 # names of units, as people write them before "unit"
 QUANTITY = {
     "energy": "energy",
@@ -138,6 +142,7 @@ def unnamed_columns(path: Path) -> list[str]:
     return []
 
 
+@cache
 def _quantity(key: str) -> str | None:
     """Of which quantity a field states the unit; "" if it does not say."""
     name = re.fullmatch(r"(?:(.+?)s?[-_ ])?units?", key.lower())
@@ -153,7 +158,7 @@ def _units_of(frame: dict[str, Any]) -> dict[str, str]:
             found[quantity] = str(value)
         elif quantity == "" and isinstance(value, str):
             found |= {"energy": f"{key}={value}", "length": f"{key}={value}"}
-        elif value is True and key.lower() in ENERGY.keys() - {"ev"}:
+        elif value is True and key in ENERGY_WORDS and not frame.keys().isdisjoint(ENERGIES):
             found["energy"] = f"the word {key}"
         elif key == CP2K_LINE:
             found["energy"] = f"that of {key}, usually hartree"

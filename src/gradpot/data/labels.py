@@ -21,7 +21,9 @@ FAMILIES = {
     "REF": (("REF_energy", "ref_energy"), ("REF_forces", "ref_forces", "REF_force")),
     "DFT": (("dft_energy", "DFT_energy"), ("dft_forces", "DFT_forces", "dft_force")),
 }
-LABELS = [name for family in FAMILIES.values() for names in family for name in names]
+ENERGIES = [name for energies, _ in FAMILIES.values() for name in energies]
+FORCES = [name for _, forces in FAMILIES.values() for name in forces]
+LABELS = [*ENERGIES, *FORCES]
 # how names of an energy and of its forces differ: old_energies and old_forces
 PAIRS = (("energy", "forces"), ("energy", "force"), ("Energy", "Forces"), ("energies", "forces"))
 
@@ -90,19 +92,19 @@ def describe(chosen: Sequence[Keys], known: Collection[str]) -> list[str]:
     used = {key for keys in chosen for key in keys if key}
     unused = [key for key in LABELS if key in known and key not in used]
     notices, sources = [], []
-    for what, plain, names in (
-        ("energies", "energy", [keys.energy for keys in chosen]),
-        ("forces", "forces", [keys.forces for keys in chosen]),
+    for what, usual, names in (
+        ("energies", ENERGIES, [keys.energy for keys in chosen]),
+        ("forces", FORCES, [keys.forces for keys in chosen]),
     ):
         found = {
             key: np.flatnonzero([n == key for n in names]) for key in dict.fromkeys(names) if key
         }
         if not found:
             has = ", ".join(known) or "no other fields"
-            notices.append(f"no {what}: looked for {', '.join(LABELS)}; the file has {has}")
+            notices.append(f"no {what}: looked for {', '.join(usual)}; the file has {has}")
         elif len(found) > 1:
             sources += [f"{what} from {key} ({frame_names(i)})" for key, i in found.items()]
-        elif plain not in found or unused:
+        elif usual[0] not in found or unused:
             notices.append(f"{what} from {next(iter(found))}")
     if sources:
         notices.append(

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float, Num
 
 from gradpot.data import npz_members
 from gradpot.data.declared import Declared
 from gradpot.data.labels import complete, torn_apart
-from gradpot.data.raw import Keys, Raw
+from gradpot.data.raw import CHARGE, ISOLATED_ATOM, MARK, SPIN, Keys, Raw
 from gradpot.errors import InputError, damaged
 
 
@@ -118,36 +119,35 @@ def read_npz(path: Path, wanted: Keys) -> Raw:
     numbers = arrays.numbers(form.numbers, (n_max,), (n_frames, n_max))
     padded = np.broadcast_to(numbers, (n_frames, n_max))
     mask = padded != 0
-    n_atoms = mask.sum(1)
+    stated = None
     if form.count in keys:
         stated = arrays.numbers(form.count, (n_frames,), (n_frames, 1)).reshape(n_frames)
-        if (stated != n_atoms).any():
-            i = (stated != n_atoms).argmax()
-            raise InputError(
-                f"{path}: frame {i} has {form.count} = {stated[i]} but {n_atoms[i]} atoms in "
-                f"{form.numbers}; pad with zeros"
-            )
     energy = None
     if form.energy in keys:
         energy = arrays.numbers(form.energy, (n_frames,), (n_frames, 1)).reshape(n_frames)
-    forces = arrays.numbers(form.forces, positions.shape)[mask] if form.forces in keys else None
+    forces = arrays.numbers(form.forces, positions.shape) if form.forces in keys else None
+    places = positions if forces is None else np.concatenate([positions, forces], axis=2)
+    _check_padding(arrays, np.asarray(np.nan_to_num(places).any(2)), padded, stated)
     cell, cell_notices = _cell(arrays, n_frames)
     pbc = np.abs(cell).sum(-1) > 0
     if "pbc" in keys:
         pbc = arrays.numbers("pbc", (3,), (n_frames, 3), ()).astype(bool)
     absent = (("energies", form.energy), ("forces", form.forces))
     return Raw(
-        n_atoms=n_atoms,
+        n_atoms=mask.sum(1),
         numbers=padded[mask],
         positions=positions[mask],
         cell=cell,
         pbc=np.broadcast_to(pbc, (n_frames, 3)).copy(),
         energy=energy,
-        forces=forces,
+        forces=None if forces is None else forces[mask],
         keys=keys,
         field=arrays.numbers,
+        charge=_of_frame(arrays, (*CHARGE, "q"), n_frames),
+        spin=_of_frame(arrays, SPIN, n_frames),
+        isolated=_marks(arrays, n_frames),
         units=Declared(*(arrays.text(key) for key in UNITS)),
-        unused=tuple(keys - {*form[1:], *UNITS, *CELLS, *BOOKKEEPING}),
+        unused=tuple(keys - {*form[1:], *UNITS, *CELLS, *BOOKKEEPING, MARK}),
         notices=(
             *cell_notices,
             *(
@@ -159,6 +159,56 @@ def read_npz(path: Path, wanted: Keys) -> Raw:
             *(f"no {name}: there is no array {key}" for name, key in absent if key not in keys),
         ),
     )
+
+
+def _of_frame(
+    arrays: Arrays, names: tuple[str, ...], n_frames: int
+) -> Float[np.ndarray, "n_frames"] | None:
+    """One number for each frame from the first array of these names, whatever their case."""
+    for key in (key for name in names for key in arrays.keys if key.lower() == name):
+        array = arrays[key]
+        if array.dtype.kind in "fiu" and array.size in (1, n_frames):
+            return np.broadcast_to(array.reshape(-1).astype(float), (n_frames,))
+    return None
+
+
+def _marks(arrays: Arrays, n_frames: int) -> Bool[np.ndarray, "n_frames"] | None:
+    """Which frames an array of texts marks as isolated atoms."""
+    texts = arrays[MARK] if MARK in arrays.keys else np.zeros(0)
+    if texts.dtype.kind not in "SU" or texts.shape != (n_frames,):
+        return None
+    return np.isin(np.char.lower(texts.astype(str)), ISOLATED_ATOM)
+
+
+def _check_padding(
+    arrays: Arrays,
+    placed: Bool[np.ndarray, "n_frames n_max"],
+    numbers: Num[np.ndarray, "n_frames n_max"],
+    stated: Num[np.ndarray, "n_frames"] | None,
+) -> None:
+    """Raise an InputError for an atomic number 0 that is no padding.
+
+    Padding is behind the atoms of a frame. If the file does not state the number of atoms, padding
+    has no position and no force either, but zeros or NaN: it is not `placed`.
+    """
+    path, form, empty = arrays.path, arrays.form, numbers == 0
+    n_atoms = (~empty).sum(1)
+    if stated is not None and (stated != n_atoms).any():
+        i = (stated != n_atoms).argmax()
+        raise InputError(
+            f"{path}: frame {i} has {form.count} = {stated[i]} but {n_atoms[i]} atoms in "
+            f"{form.numbers}; pad with zeros"
+        )
+    wrong = empty & (np.arange(empty.shape[1]) < n_atoms[:, None])
+    if stated is None:
+        wrong |= empty & placed
+    wrong[n_atoms == 0] = False  # has an error of its own, in files of all formats
+    if wrong.any():
+        i, atom = np.argwhere(wrong)[0]
+        raise InputError(
+            f"{path}: atom {atom} of frame {i} has atomic number 0 in {form.numbers}; expected an "
+            f"element, or padding behind all atoms of the frame, with zeros in {form.positions} too"
+        )
 
 
 def _cell(arrays: Arrays, n_frames: int) -> tuple[np.ndarray, tuple[str, ...]]:
