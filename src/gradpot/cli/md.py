@@ -45,7 +45,7 @@ def md_command(
     dtype: Annotated[
         str | None, typer.Option(help="float32 or float64; default: as trained")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda ...")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto")] = "cpu",
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of torch; default: 1 below 100 atoms")
     ] = None,
@@ -58,6 +58,7 @@ def md_command(
     the run stops and keeps what it has written.
     """
     from gradpot.md import dynamics as md
+    from gradpot.potential.device import device as find_device
     from gradpot.process import signals
 
     if compile not in COMPILE:
@@ -65,7 +66,7 @@ def md_command(
     atoms = read_structure(structure, index, reading.length_unit)
     if settings.keep_velocities and not atoms.has("momenta"):
         raise InputError(f"--keep-velocities: {structure} has no momenta; leave the option out")
-    hardware = {"dtype": dtype, "device": device, "threads": threads}
+    hardware = {"dtype": dtype, "device": find_device(device), "threads": threads}
 
     from gradpot.cli.progress import MDProgress
     from gradpot.report.figures import dynamics
@@ -118,12 +119,7 @@ def _calculator(
     from gradpot.potential.potential import NOT_CONSERVATIVE
 
     load = partial(Calculator, model, **hardware)
-    try:
-        calculator = load(compile=False if compile == "false" else "auto")
-    except RunError:
-        raise
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {hardware['device']} cannot be used: {error}") from error
+    calculator = load(compile=False if compile == "false" else "auto")
     if calculator.potential.direct:
         say("warning: " + NOT_CONSERVATIVE)
     if calculator.compiled or compile == "false":

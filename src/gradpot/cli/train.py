@@ -32,6 +32,7 @@ def train(
     activation: Annotated[
         str | None, typer.Option(help="Activation: silu, irelu, ssp, tanh ...")
     ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu (default), cuda, mps or auto")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default: runs/MODEL-DATA-N")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out")] = False,
     reading: Reading,
@@ -58,6 +59,7 @@ def train(
     """
     flags = {f"data.{name}": value for name, value in vars(reading).items()}
     flags |= {"data.file": data, "model.name": model, "model.activation": activation}
+    flags |= {"train.device": device}
     config = _configuration(list(settings or []), flags, out, resume)
 
     from gradpot.cli.progress import TrainingProgress, print_errors
@@ -95,6 +97,7 @@ def evaluate(
         float,
         typer.Option("--within-forces-eV-A", min=0.0, help="EFwT: largest force component error"),
     ] = 0.03,
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto")] = "cpu",
     reading: Reading,
     as_json: Json = False,
 ) -> None:
@@ -110,7 +113,7 @@ def evaluate(
     if plot is None and os.access(model.parent, os.W_OK):
         plot = model.parent / f"parity-{_stem(file)}.png"
     within = Within(within_energy_eV, within_forces_eV_A)
-    results = evaluate_file(model, file, plot, say, within, **reading.arguments())
+    results = evaluate_file(model, file, plot, say, within, device, **reading.arguments())
     if plot:
         say(f"parity plot: {plot}")
     if as_json:

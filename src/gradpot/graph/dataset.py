@@ -75,21 +75,28 @@ def dataset(
     )
 
 
-def batch(data: Dataset, index: Int[Tensor, "n_graphs"]) -> Batch:
-    """The frames at `index` as one graph, in this order; energies have the dtype of the forces."""
+def batch(
+    data: Dataset, index: Int[Tensor, "n_graphs"], device: torch.device | str = "cpu"
+) -> Batch:
+    """The frames at `index` as one graph, in this order; energies have the dtype of the forces.
+
+    The data set stays on the CPU. What goes to the `device` is put together there first.
+    """
     atoms, n_atoms = _rows(data.first_atom, index)
     pair_rows, n_pairs = _rows(data.first_pair, index)
     start = n_atoms.cumsum(0) - n_atoms
+    pair_index = data.pair_index[:, pair_rows] + start.repeat_interleave(n_pairs)
     graph = Graph(
-        numbers=data.numbers[atoms],
-        edge_index=both_ways(data.pair_index[:, pair_rows] + start.repeat_interleave(n_pairs)),
-        edge_vec=opposite(data.pair_vec[pair_rows]),
-        batch=torch.arange(index.shape[0]).repeat_interleave(n_atoms),
-        cell=data.cell[index],
+        numbers=data.numbers[atoms].to(device),
+        edge_index=both_ways(pair_index.to(device)),
+        edge_vec=opposite(data.pair_vec[pair_rows].to(device)),
+        batch=torch.arange(index.shape[0]).repeat_interleave(n_atoms).to(device),
+        cell=data.cell[index].to(device),
     )
     graph = with_triplets(graph) if data.triplets else graph
     energy = data.energy[index].to(data.pair_vec.dtype)
-    return Batch(graph, Properties(energy, data.forces[atoms], data.stress[index]))
+    labels = energy, data.forces[atoms], data.stress[index]
+    return Batch(graph, Properties(*(label.to(device) for label in labels)))
 
 
 def rotated(some: Batch, rotations: Float[Tensor, "n_graphs 3 3"]) -> Batch:
@@ -98,7 +105,8 @@ def rotated(some: Batch, rotations: Float[Tensor, "n_graphs 3 3"]) -> Batch:
     For models that are not invariant by construction.
     """
     graph, (energy, forces, stress) = some
-    rotations = rotations.to(graph.edge_vec.dtype)
+    # one after the other: mps has no float64
+    rotations = rotations.to(graph.edge_vec.dtype).to(graph.edge_vec.device)
     of_atom = rotations[graph.batch]
     of_pair = of_atom[graph.pair_index[0]]
     pair_vec = torch.einsum("pxy,py->px", of_pair, graph.pair_vec)

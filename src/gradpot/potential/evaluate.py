@@ -16,6 +16,7 @@ from gradpot.errors import InputError
 from gradpot.graph.dataset import Dataset, batch, dataset
 from gradpot.graph.graph import Properties
 from gradpot.potential.checkpoint import load
+from gradpot.potential.device import device as find_device
 from gradpot.potential.metrics import WITHIN, Within, errors
 from gradpot.potential.potential import Potential
 
@@ -27,15 +28,16 @@ PLOTS = (".png", ".pdf", ".svg")
 def evaluate(
     potential: Potential, data: Dataset, index: Int[Tensor, "n"], stress: bool = True
 ) -> tuple[Properties, Properties]:
-    """Predictions and labels for the frames at `index`, in eV and Å.
+    """Predictions and labels for the frames at `index`, in eV and Å, on the CPU.
 
     Args:
         data: made with the potential's cutoff and *without* references: its energies are total.
     """
     predicted, labels = [], []
     for part in blocks(data, index):
-        graph, known = batch(data, part)
-        predicted.append(potential(graph, stress=stress))
+        graph, known = batch(data, part, potential.device)
+        predicted.append(Properties(*(x.cpu() for x in potential(graph, stress=stress))))
+        known = Properties(*(label.cpu() for label in known))
         # the batch rounds energies to the dtype of the network; the data set has all digits
         known = known._replace(energy=data.energy[part])
         if potential.direct:  # no stress to compare with
@@ -70,6 +72,7 @@ def evaluate_file(
     plot: Path | None = None,
     say: Callable[[str], None] = print,
     within: Within = WITHIN,
+    device: str = "cpu",
     **reading: Any,
 ) -> dict:
     """Errors (`metrics.errors`) of a saved potential on a labeled file.
@@ -78,18 +81,19 @@ def evaluate_file(
         plot: where to write a parity plot.
         say: called with each notice.
         within: thresholds of EFwT.
+        device: where to compute, by name, see `potential.device`.
         reading: units and stress, see `data.source.read`.
 
     Raises:
-        InputError: the file cannot be read, its units are not known, it has no labels, or it has
-            elements that the model does not know.
+        InputError: there is no such device, the file cannot be read, its units are not known, it
+            has no labels, or it has elements that the model does not know.
     """
     # now, not after the minutes that an evaluation may take
     if plot and plot.suffix not in PLOTS:
         raise InputError(f"cannot write {plot}; its name must end in {', '.join(PLOTS)}")
     if plot and not plot.parent.is_dir():
         raise InputError(f"--plot {plot}: there is no folder {plot.parent}")
-    potential = load(model)
+    potential = load(model, device=find_device(device))
     frames = read(file, **reading)
     for notice in frames.notices:
         say(notice)

@@ -149,13 +149,16 @@ class Potential(nn.Module):
     def forward(self, graph: Graph, stress: bool = True) -> Properties:
         """Energy in eV, forces in eV/Å and stress in eV/Å³, detached from the weights.
 
-        The energy is float64 whatever the dtype of the weights. The stress is NaN unless `stress`
+        The energy is float64 whatever the dtype of the weights; on mps, which has no float64, it
+        is returned on the CPU. The stress is NaN unless `stress`
         is true, for structures without a cell, and for models with direct forces.
         """
         raw = predict(self.model, graph, stress=stress)
-        reference = self.reference_energy(graph.numbers, graph.batch, graph.cell.shape[0])
+        exact = "cpu" if graph.numbers.device.type == "mps" else graph.numbers.device
+        numbers, batch = graph.numbers.to(exact), graph.batch.to(exact)
+        reference = self.reference_energy(numbers, batch, graph.cell.shape[0])
         return Properties(
-            energy=reference + self.scale * raw.energy.double(),
+            energy=reference + self.scale * raw.energy.to(exact).double(),
             forces=self.scale * raw.forces,
             stress=self.scale * raw.stress,
         )

@@ -154,6 +154,8 @@ class Train(Section):
     save_every_s: Number = Field(default=30.0, ge=0)
     compile: Literal["auto"] | StrictBool = "auto"
     dtype: Annotated[str, one_of("compile.package:DTYPES")] = "float32"
+    device: str = "cpu"
+    """cpu, cuda, cuda:1 ..., mps, or auto: a GPU if there is one"""
     threads: Threads = 1
 
 

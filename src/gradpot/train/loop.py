@@ -76,7 +76,7 @@ def presented(task: Task, model: Model, index: Tensor, epoch: int, position: int
     Models that are not invariant get the structures rotated at random. The rotations depend only on
     the seed, the epoch and the position, so they need not be saved.
     """
-    as_it_is = rescaled(batch(task.data, index), task.rescaling.scale)
+    as_it_is = rescaled(batch(task.data, index, task.plan.device), task.rescaling.scale)
     if model.invariant:
         return as_it_is
     seed = [task.plan.config.seed, epoch, position]

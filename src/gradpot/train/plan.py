@@ -4,11 +4,14 @@ from math import ceil, inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from gradpot.data.references import Rescaling
 from gradpot.data.split import Split
 from gradpot.errors import InputError
 from gradpot.graph.dataset import Dataset
 from gradpot.models.base import Model
+from gradpot.potential.device import device
 from gradpot.train.config import Config
 from gradpot.train.optimizers import DEFAULT_RATES
 from gradpot.train.schedule import SCHEDULES
@@ -44,6 +47,7 @@ class Plan(NamedTuple):
     valid_every: int
     """epochs"""
     compile: bool
+    device: torch.device
 
 
 class Task(NamedTuple):
@@ -66,7 +70,7 @@ def resolve(settings: Config, n_train: int, model: Model) -> Plan:
         model: built from `settings.model`; its `spec` has every argument.
 
     Raises:
-        InputError: settings contradict each other or the model.
+        InputError: settings contradict each other or the model, or there is no such device.
     """
     train, spec = settings.train, model.spec or {}
     if settings.loss.stress and model.direct:
@@ -88,7 +92,13 @@ def resolve(settings: Config, n_train: int, model: Model) -> Plan:
             f"train.weight_decay is {train.weight_decay:g}, but times the learning rate {rate:g} "
             "it must be below 1: each step removes that share of the weights"
         )
-    compile = train.compile
+    place, compile = device(train.device), train.compile
+    if place.type == "mps" and train.dtype == "float64":
+        raise InputError("mps has no float64: set train.dtype=float32, or train on the CPU")
+    if place.type != "cpu" and compile is True:
+        raise InputError(f"train.compile=true is for the CPU; leave it out on {place}")
+    if place.type != "cpu":
+        compile = False
     if compile == "auto":
         long = n_steps >= COMPILE_FROM_STEPS if max_s == inf else max_s >= COMPILE_FROM_S
         compile = long and not model.slow_to_compile
@@ -97,7 +107,7 @@ def resolve(settings: Config, n_train: int, model: Model) -> Plan:
     filled = train.model_copy(update={"epochs": epochs, **chosen})
     config = settings.model_copy(update={"model": type(settings.model)(**spec), "train": filled})
     limits = (batches_per_epoch, n_steps, max_wall_s, max_cpu_s, train.early_stop or inf)
-    return Plan(config, *limits, **chosen)
+    return Plan(config, *limits, **chosen, device=place)
 
 
 def progress(plan: Plan, state: State) -> float:

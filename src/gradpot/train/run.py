@@ -37,7 +37,7 @@ FILES = ("split.json", "rescaling.json", "config.json", "metrics.jsonl", "model.
 FILES += ("state.safetensors", "results.json", "learning_curve.png", "parity.png")
 # what may differ when a run is resumed
 FREE = ("train.epochs", "train.max_minutes", "train.max_cpu_minutes", "train.save_every_s")
-FREE += ("train.threads",)
+FREE += ("train.threads", "train.device")
 SUMS_ONLY = (
     "there are fewer compositions than elements, so only sums of these atom energies are "
     "determined: do not compare total energies between molecules"
@@ -144,7 +144,8 @@ def prepare(settings: Config, frames: Frames, out: Path, say: Say = print) -> tu
     plan = resolve(settings, parts.train.shape[0], model)
     data = dataset(frames, model.cutoff, scale.references, dtype, model.uses_triplets)
     first = torch.from_numpy(parts.train)[: settings.train.batch_size]
-    if notice := scale_down(model, batch(data, first)):
+    model = model.to(plan.device)
+    if notice := scale_down(model, batch(data, first, plan.device)):
         say(notice)
     state = State(model, settings.train.optimizer, settings.train.weight_decay)
     return Task(plan, data, parts, scale, out), state
@@ -189,7 +190,7 @@ def finish(task: Task, state: State, frames: Frames) -> dict:
     """Measure the best model on the test frames; write results and plots."""
     from gradpot.report.figures import learning_curve, parity
 
-    best = load(task.out / "model.safetensors")
+    best = load(task.out / "model.safetensors", device=task.plan.device)
     test, valid = (torch.from_numpy(part) for part in (task.parts.test, task.parts.valid))
     # the same graphs with total energies: the saved model includes its references
     whole = task.data._replace(energy=torch.from_numpy(frames.energy))
@@ -287,7 +288,9 @@ def _notices(settings: Config, task: Task, state: State, n_compositions: int) ->
         notices.append("no frames are left for a test: parity.png shows the validation frames")
     if settings.train.compile == "auto" and not plan.compile:
         why = "the run is too short for compiling to pay off"
-        if model.slow_to_compile:
+        if plan.device.type != "cpu":
+            why = f"compiling is for the CPU, and this run is on {plan.device}"
+        elif model.slow_to_compile:
             name = settings.model.name
             why = f"compiling {name} takes long; train.compile=true compiles it anyway"
         notices.append(f"the training step is not compiled: {why}")
