@@ -131,8 +131,9 @@ def _take(path: Path, output: Path, wait: bool) -> int:
         if _names(path, descriptor):
             break
         os.close(descriptor)  # its last holder removed the file after it was opened here
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+    with suppress(OSError):  # on a full disk, the lock holds without a name
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
     return descriptor
 
 

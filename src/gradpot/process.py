@@ -1,6 +1,7 @@
-"""The process: time and memory used, memory kept, signals, and files replaced as a whole."""
+"""The process: time and memory used, memory kept, signals, files written as a whole."""
 
 import ctypes
+import errno
 import json
 import os
 import resource
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Any, NamedTuple
@@ -162,6 +164,40 @@ def parse_json(text: str | bytes) -> Any:
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     return content
+
+
+def append(file: FileIO, content: bytes) -> None:
+    """Add to the end of an unbuffered file, all of `content` or nothing.
+
+    If the disk is full, the part that was written is cut off again. Until the rest is written, the
+    first byte is a line end: after a kill, readers of extxyz stop at an empty line, and do not meet
+    half a frame.
+
+    Args:
+        file: opened by `open(path, "xb", buffering=0)`.
+        content: begins with neither a space nor a line end.
+
+    Raises:
+        OSError: nothing was added; the error names the file.
+    """
+    end, rest = file.seek(0, os.SEEK_END), memoryview(b"\n" + content[1:])
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
+        os.pwrite(file.fileno(), content[:1], end)
+    except OSError as error:
+        file.truncate(end)
+        raise OSError(error.errno, error.strerror, str(file.name)) from None
+
+
+def check_present(file: FileIO) -> None:
+    """Raise a FileNotFoundError if an open file is no longer where it was opened."""
+    try:
+        same = os.path.samestat(os.stat(file.name), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        same = False
+    if not same:
+        raise FileNotFoundError(errno.ENOENT, "it was deleted or moved", str(file.name))
 
 
 def write_json(path: str | Path, content: object) -> None:

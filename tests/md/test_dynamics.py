@@ -2,10 +2,14 @@
 
 import json
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import ase.io
@@ -19,6 +23,7 @@ from ase.md.verlet import VelocityVerlet
 from numpy.testing import assert_allclose
 
 from gradpot import Calculator, InputError, Model, Potential, build, cli, save
+from gradpot.errors import RunError
 from gradpot.locks import locked
 from gradpot.md.dynamics import LOG, SUMMARY, TRAJECTORY, Settings, drift, read_log, run
 from gradpot.md.limits import Limits, bonds, too_close
@@ -295,6 +300,101 @@ def test_direct_forces_run_without_stress_and_the_command_says_so(monkeypatch, t
     assert "NVE dynamics will not conserve energy" in warnings[0]
 
 
+@contextmanager
+def file_size_limit(n_bytes: int) -> Iterator[None]:
+    """Let no file grow beyond this, as if the disk were full there."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def assert_whole(folder: Path) -> None:
+    """Frames and rows up to some step can be read, and the last frame can go on."""
+    times = [frame.info["time_fs"] for frame in ase.io.read(folder / TRAJECTORY, ":")]
+    assert times == list(10.0 * np.arange(len(times)))
+    log = read_log(folder / LOG)
+    assert_allclose(log["time_fs"], 2.0 * np.arange(log["time_fs"].size))
+    assert json.loads((folder / SUMMARY).read_text())["finished"] is False
+
+
+@pytest.mark.parametrize("n_bytes", np.random.default_rng(0).integers(1500, 25000, 10).tolist())
+def test_a_full_disk_leaves_whole_frames_and_rows(tmp_path, n_bytes):
+    settings = Settings(20.0, 10.0, 2.0, log_every_fs=2.0)
+    with (
+        file_size_limit(n_bytes),
+        pytest.raises(RunError, match=r"cannot write .*md\.(csv|extxyz): File too large.*is whole"),
+    ):
+        run(dimer(), settings, tmp_path)
+    assert_whole(tmp_path)
+    summary = json.loads((tmp_path / SUMMARY).read_text())
+    assert summary["n_steps"] * 2.0 >= read_log(tmp_path / LOG)["time_fs"][-1]
+
+
+@pytest.mark.parametrize("n_bytes", [0, 20, 400])
+def test_a_disk_that_is_full_at_the_start_is_a_run_error(tmp_path, n_bytes):
+    with file_size_limit(n_bytes), pytest.raises(RunError, match=r"cannot write .*md"):
+        run(dimer(), Settings(time_ps=0.01), tmp_path)
+
+
+def test_a_kill_inside_a_frame_leaves_the_frames_before(tmp_path):
+    """The bytes of a write that a kill cut off, behind a real trajectory and a real log."""
+    run(dimer(), Settings(20.0, 0.05, 2.0, log_every_fs=2.0), tmp_path / "whole")
+    trajectory, log = ((tmp_path / "whole" / name).read_bytes() for name in (TRAJECTORY, LOG))
+    n_frames = len(ase.io.read(tmp_path / "whole" / TRAJECTORY, ":"))
+    last = trajectory[trajectory.rindex(b"\n2\n") + 1 :]
+    for cut in (1, 2, 3, 50, len(last) - 1, len(last)):
+        (tmp_path / TRAJECTORY).write_bytes(trajectory + b"\n" + last[1:cut])
+        frames = ase.io.read(tmp_path / TRAJECTORY, ":")
+        assert len(frames) == n_frames
+        assert (frames[-1].get_momenta() == ase.io.read(tmp_path / TRAJECTORY).get_momenta()).all()
+    row = log.splitlines()[-1]
+    for cut in (1, 5, len(row)):
+        (tmp_path / LOG).write_bytes(log + b"\n" + row[1:cut])
+        assert (read_log(tmp_path / LOG)["time_fs"] == 2.0 * np.arange(26)).all()
+
+
+KILLED = """
+import sys
+from ase.build import bulk
+from ase.calculators.lj import LennardJones
+from gradpot.md import Settings, run
+atoms = bulk("Ar", "fcc", a=5.4, cubic=True).repeat(2)
+atoms.calc = LennardJones(sigma=3.4, epsilon=0.0104, rc=5.0)
+run(atoms, Settings(20.0, 1e4, 2.0, log_every_fs=2.0), sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+def test_ten_kills_leave_whole_frames_and_rows(tmp_path):
+    for seed in range(10):
+        folder = tmp_path / str(seed)
+        process = subprocess.Popen([sys.executable, "-c", KILLED, str(folder)])
+        while process.poll() is None and not (folder / LOG).exists():
+            time.sleep(0.01)
+        time.sleep(np.random.default_rng(seed).uniform(0.02, 0.5))
+        process.kill()
+        process.wait()
+        assert_whole(folder)
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved"])
+def test_a_folder_that_is_gone_is_noticed_soon(tmp_path, how):
+    def on_step(step: int, row: dict) -> None:
+        if step == 3 and how == "deleted":
+            shutil.rmtree(tmp_path / "run")
+        elif step == 3:
+            (tmp_path / "run").rename(tmp_path / "elsewhere")
+
+    began = time.monotonic()
+    with pytest.raises(RunError, match=r"md.extxyz: it was deleted or moved.* stopped at \d+ fs$"):
+        run(dimer(), Settings(20.0, 1e4, 2.0), tmp_path / "run", on_step)
+    assert time.monotonic() - began < 5
+    assert (tmp_path / "elsewhere" / LOG).exists() == (how == "moved")
+
+
 def test_infinite_limits_are_valid_json(tmp_path):
     summary = run(dimer(), Settings(time_ps=0.002, max_stretch=np.inf), tmp_path)
     assert summary["settings"]["max_stretch"] == "inf"
@@ -391,6 +491,7 @@ def test_command_refuses_in_one_line(monkeypatch, tmp_path, model, capsys, argum
 
 def test_sigterm_ends_a_run_cleanly(tmp_path, model):
     options = ["--temperature-K", "1", "--time-ps", "10000", "--out", str(tmp_path / "r")]
+    options += ["--compile", "false"]
     process = subprocess.Popen(
         [sys.executable, "-m", "gradpot", "md", str(model), "CH3CH2OH", *options],
         stdout=subprocess.PIPE,

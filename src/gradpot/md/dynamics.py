@@ -2,13 +2,13 @@
 
 `run` accepts atoms with any ASE calculator. Its folder holds `md.extxyz` (frames with energy,
 forces and momenta), `md.csv` (the log) and `md.json` (settings and summary). Frames and rows are
-flushed one by one, so they survive whatever ends the run.
+written one by one, each as a whole, so they survive whatever ends the run.
 """
 
 import io
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,19 @@ from ase.io.extxyz import write_extxyz
 from ase.md.md import MolecularDynamics
 from jaxtyping import Float
 
-from gradpot.errors import InputError
+from gradpot.errors import InputError, RunError
 from gradpot.locks import created, locked
 from gradpot.md.limits import Limits, too_close
 from gradpot.md.settings import ENSEMBLES, Settings, ns_per_day
 from gradpot.md.velocities import degrees_of_freedom, thermalize
-from gradpot.process import write_json
+from gradpot.process import append, check_present, write_json
 from gradpot.units import GPA
 
 TRAJECTORY, LOG, SUMMARY = "md.extxyz", "md.csv", "md.json"
 COLUMNS = ("time_fs", "potential_eV", "kinetic_eV", "total_eV", "temperature_K")
 NPT_COLUMNS = ("volume_A3", "pressure_GPa")
+# a deleted folder is noticed this soon; looking costs microseconds
+LOOK_EVERY_S = 1.0
 ADVICE = (
     "What usually helps: a smaller timestep, a lower temperature, a relaxed start, "
     "or training on structures like the last ones of the trajectory"
@@ -55,33 +57,36 @@ def run(
     Raises:
         InputError: the structure, the calculator or the folder cannot be used; nothing was
             written. Dynamics that blow up are no error: see "blow_up" in the summary.
+        RunError: the disk is full, or the folder was deleted or moved; what was written is whole.
     """
     atoms, rng = _start(atoms, settings), np.random.default_rng(settings.seed)
     if not (settings.keep_velocities and atoms.has("momenta")):
         thermalize(atoms, settings.temperature_K, settings.ensemble, rng)
     limits = Limits(atoms, settings.temperature_limit_K, settings.max_stretch)
-    n_free = degrees_of_freedom(atoms, settings.ensemble)
-    dynamics, problem = ENSEMBLES[settings.ensemble](atoms, settings, rng), None
-    folder, began = Path(folder), time.perf_counter()
-    # `Limits` reports numbers that diverge; numpy need not warn of them
-    quiet = np.errstate(all="ignore")
-    with created(folder), locked(folder), Record(folder, settings) as record, quiet:
-        for step, problem in _steps(dynamics, settings.n_steps):
-            if problem:
-                break
-            row = _observe(atoms, step * settings.timestep_fs, n_free, settings.ensemble)
-            last = step == settings.n_steps or stop() != 0
-            problem = limits.check_step(atoms, row["potential_eV"], row["temperature_K"])
-            if not problem and (last or step % record.log_every == 0):
-                problem = limits.check_geometry(atoms)
-            record.add(step, row, atoms, last or problem is not None)
-            on_step(step, row)
-            if last or problem:
-                break
-    summary = _summary(folder, settings, dynamics.nsteps, atoms, time.perf_counter() - began)
-    summary["blow_up"] = problem and f"at {summary['time_fs']:g} fs {problem}. {ADVICE}"
-    summary["interrupted"] = bool(stop())
-    write_json(folder / SUMMARY, summary)
+    dynamics = ENSEMBLES[settings.ensemble](atoms, settings, rng)
+    folder, problem, failure, began = Path(folder), None, None, time.perf_counter()
+    with created(folder), locked(folder):
+        check_folder(folder)
+        description = _description(folder, settings, atoms)
+        try:
+            write_json(folder / SUMMARY, description | {"finished": False})
+            # `Limits` reports numbers that diverge; numpy need not warn of them
+            with Record(folder, settings) as record, np.errstate(all="ignore"):
+                problem = _integrate(dynamics, atoms, settings, limits, record, on_step, stop)
+        except OSError as error:
+            failure = f"cannot write {error.filename or folder / SUMMARY}: {error.strerror}"
+        time_fs, seconds = dynamics.nsteps * settings.timestep_fs, time.perf_counter() - began
+        summary = description | _statistics(folder, settings, dynamics.nsteps, seconds, len(atoms))
+        summary["blow_up"] = problem and f"at {time_fs:g} fs {problem}. {ADVICE}"
+        summary["interrupted"] = bool(stop())
+        summary["finished"] = not failure and not problem and dynamics.nsteps == settings.n_steps
+        try:
+            write_json(folder / SUMMARY, summary)  # a disk that is full for a frame may have room
+        except OSError as error:
+            failure = failure or f"cannot write {folder / SUMMARY}: {error.strerror}"
+    if failure:
+        kept = "; what it wrote before is whole" if (folder / LOG).exists() else ""
+        raise RunError(f"{failure}. The run stopped at {time_fs:g} fs{kept}")
     return summary
 
 
@@ -106,13 +111,36 @@ def _start(atoms: Atoms, settings: Settings) -> Atoms:
     return start
 
 
-def _steps(dynamics: MolecularDynamics, n_steps: int) -> Iterator[tuple[int, str | None]]:
-    """The number of each step, from 0, and why the calculator refused the atoms, or None."""
+def _integrate(
+    dynamics: MolecularDynamics,
+    atoms: Atoms,
+    settings: Settings,
+    limits: Limits,
+    record: "Record",
+    on_step: Callable[[int, dict[str, float]], None],
+    stop: Callable[[], int],
+) -> str | None:
+    """Run all steps and record them; why the dynamics blew up, or None."""
+    n_free = degrees_of_freedom(atoms, settings.ensemble)
     try:
-        for _ in dynamics.irun(n_steps):
-            yield dynamics.nsteps, None
-    except InputError as error:
-        yield dynamics.nsteps, str(error)
+        for _ in dynamics.irun(settings.n_steps):
+            step = dynamics.nsteps
+            row = _observe(atoms, step * settings.timestep_fs, n_free, settings.ensemble)
+            last = step == settings.n_steps or stop() != 0
+            problem = limits.check_step(atoms, row["potential_eV"], row["temperature_K"])
+            if not problem and (last or step % record.log_every == 0):
+                problem = limits.check_geometry(atoms)
+            record.add(step, row, atoms, last or problem is not None)
+            on_step(step, row)
+            if last or problem:
+                return problem
+    except InputError as error:  # of the calculator, or of the search for close atoms
+        return str(error)
+    except (ValueError, ArithmeticError):  # of a barostat whose cell exploded
+        if np.isfinite(atoms.cell.array).all() and np.isfinite(atoms.positions).all():
+            raise
+        return "positions or the cell are not finite"
+    return None
 
 
 def _observe(atoms: Atoms, time_fs: float, n_free: int, ensemble: str) -> dict[str, float]:
@@ -135,35 +163,46 @@ def columns(ensemble: str) -> tuple[str, ...]:
 
 
 class Record(ExitStack):
-    """Writes the trajectory and the log; every frame and row is flushed whole."""
+    """Writes the trajectory and the log: every frame and row whole, or not at all.
+
+    Raises:
+        OSError: the disk is full, or a file was deleted or moved; it names the file.
+    """
 
     def __init__(self, folder: Path, settings: Settings):
         super().__init__()
-        check_folder(folder)
         self.log_every = settings.steps(settings.log_every_fs)
         self.save_every = settings.steps(settings.save_every_fs)
-        # buffering=1: text is flushed as soon as it contains a line end
-        self._trajectory = self.enter_context(open(folder / TRAJECTORY, "x", buffering=1))  # noqa: SIM115
-        self._log = self.enter_context(open(folder / LOG, "x", buffering=1))  # noqa: SIM115
-        self._log.write(",".join(columns(settings.ensemble)) + "\n")
+        self._files = [
+            self.enter_context(open(folder / name, "xb", buffering=0))  # noqa: SIM115
+            for name in (TRAJECTORY, LOG)
+        ]
+        self._looked = time.monotonic()
+        append(self._files[1], (",".join(columns(settings.ensemble)) + "\n").encode())
 
     def add(self, step: int, row: dict[str, float], atoms: Atoms, always: bool) -> None:
         """Write the row and the frame that are due at this step, or `always` both."""
-        if always or step % self.log_every == 0:
-            first, *rest = row.values()
-            self._log.write(f"{first:.12g}," + ",".join(f"{value:.8f}" for value in rest) + "\n")
+        trajectory, log = self._files
+        if always or time.monotonic() - self._looked > LOOK_EVERY_S:
+            for file in self._files:
+                check_present(file)
+            self._looked = time.monotonic()
         if always or step % self.save_every == 0:
             atoms.info["time_fs"] = row["time_fs"]
             frame = io.StringIO()
             write_extxyz(frame, [atoms])
-            self._trajectory.write(frame.getvalue())
+            append(trajectory, frame.getvalue().encode())
+        if always or step % self.log_every == 0:
+            first, *rest = row.values()
+            line = f"{first:.12g}," + ",".join(f"{value:.8f}" for value in rest) + "\n"
+            append(log, line.encode())
 
 
 def read_log(path: Path | str) -> dict[str, Float[np.ndarray, "n_rows"]]:
-    """The columns of `md.csv`, by name."""
-    with open(path) as file:
-        names = file.readline().strip().split(",")
-        table = np.loadtxt(file, delimiter=",", ndmin=2)
+    """The columns of `md.csv`, by name; a last row that a kill cut off is left out."""
+    lines = Path(path).read_text().splitlines(keepends=True)
+    names, *rows = [line.strip().split(",") for line in lines if line.endswith("\n")] or [[""]]
+    table = np.array([row for row in rows if row != [""]], dtype=float).reshape(-1, len(names))
     return dict(zip(names, table.T, strict=True))
 
 
@@ -189,28 +228,31 @@ def check_folder(folder: Path | str) -> None:
             raise InputError(f"{folder} already holds a run ({name}); choose another --out")
 
 
-def _summary(
-    folder: Path, settings: Settings, n_steps: int, atoms: Atoms, seconds: float
-) -> dict[str, Any]:
-    log, time_fs = read_log(folder / LOG), n_steps * settings.timestep_fs
-    nve = settings.ensemble == "nve"
-    values = {
-        "time_fs": time_fs,
-        "drift_meV_atom_ps": drift(log, len(atoms)) if nve else None,
-        "mean_temperature_K": log["temperature_K"].mean(),
-        "max_temperature_K": log["temperature_K"].max(),
-        "ns_per_day": ns_per_day(time_fs, seconds),
-        "seconds": seconds,
-    }
+def _description(folder: Path, settings: Settings, atoms: Atoms) -> dict[str, Any]:
+    """What is known before the first step."""
     # JSON has neither NaN nor infinity
     plain = {k: "inf" if v == np.inf else v for k, v in asdict(settings).items()}
-    known = {k: float(v) if v is not None and np.isfinite(v) else None for k, v in values.items()}
     return {
         "formula": atoms.get_chemical_formula(),
         "n_atoms": len(atoms),
-        "n_steps": n_steps,
         "compiled": bool(getattr(atoms.calc, "compiled", False)),
-        **known,
         "settings": plain,
         "folder": str(folder),
     }
+
+
+def _statistics(
+    folder: Path, settings: Settings, n_steps: int, seconds: float, n_atoms: int
+) -> dict[str, Any]:
+    """Figures of the log and of the speed; None where there is no finite number."""
+    time_fs = n_steps * settings.timestep_fs
+    values: dict[str, float | None] = {"time_fs": time_fs, "seconds": seconds}
+    values["ns_per_day"] = ns_per_day(time_fs, seconds)
+    with suppress(OSError, KeyError):  # the log may be gone, or empty on a full disk
+        log = read_log(folder / LOG)
+        nve, temperature = settings.ensemble == "nve", log["temperature_K"]
+        values["drift_meV_atom_ps"] = drift(log, n_atoms) if nve else None
+        values["mean_temperature_K"] = temperature.mean() if temperature.size else None
+        values["max_temperature_K"] = temperature.max() if temperature.size else None
+    known = {k: float(v) if v is not None and np.isfinite(v) else None for k, v in values.items()}
+    return {"n_steps": n_steps, **known}
