@@ -164,7 +164,7 @@ TABLE = [
     # data
     ("train --data nosuch.npz", r"nosuch\.npz is neither a file nor the name of a data set"),
     ("train --data rmd17:ethanoll", r"did you mean rmd17:ethanol"),
-    ("train --data run", r"run is a folder, neither a file nor the name of a data set"),
+    ("train --data run", r"run is a folder; expected a file of structures"),
     ("train --data notes.txt", r"ASE cannot read notes\.txt because it does not know the format"),
     ("train --data short.xyz", r"ASE cannot read short\.xyz as extxyz"),
     ("train --data text.npz", r"text\.npz is damaged or not an npz file"),
@@ -304,7 +304,7 @@ TABLE = [
     ),
     # data
     ("data info nosuch.npz", r"nosuch\.npz is neither a file nor the name of a data set"),
-    ("data info run", r"run is a folder, neither a file"),
+    ("data info run", r"run is a folder; expected a file of structures"),
     ("data info text.npz", r"text\.npz is damaged or not an npz file"),
     # with fixed bytes: the length of a model's header can look like the first line of an xyz
     ("data info foreign.safetensors", r"ASE cannot read foreign\.safetensors because it does not"),

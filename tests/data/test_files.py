@@ -590,7 +590,7 @@ def test_a_file_of_no_known_kind(tmp_path):
     with pytest.raises(InputError, match=r"cannot read .*notes.txt"):
         read(tmp_path / "notes.txt")
     (tmp_path / "bad.db").write_text("this is not sqlite, but long enough to look at it" * 30)
-    with pytest.raises(InputError, match="as a database"):
+    with pytest.raises(InputError, match="as an ASE database"):
         read(tmp_path / "bad.db")
 
 

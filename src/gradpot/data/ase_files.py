@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from gradpot.data.boundary import ELSEWISE, reading
 from gradpot.data.declared import Declared
 from gradpot.data.extxyz import (
     MASK,
@@ -24,12 +25,14 @@ from gradpot.data.extxyz import (
     unnamed_columns,
 )
 from gradpot.data.labels import LABELS, choose
+from gradpot.data.outputs import examine
 from gradpot.data.raw import CHARGE, ISOLATED_ATOM, MARK, SPIN, Keys, Raw
 from gradpot.data.stress import StressLabel
-from gradpot.errors import InputError
+from gradpot.errors import InputError, reason
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from ase.db.row import AtomsRow
 
 ASE_UNITS = Declared("eV", "Ang")
 # u; isotopes of hydrogen that have a symbol of their own
@@ -64,7 +67,7 @@ def read_ase(path: Path, wanted: Keys) -> Raw:
     Raises:
         InputError: ASE cannot read the file, or a label has a wrong shape.
     """
-    return _with_labels(path, load(path), wanted)
+    return with_labels(path, load(path), wanted)
 
 
 def read_database(path: Path, wanted: Keys) -> Raw:
@@ -73,7 +76,7 @@ def read_database(path: Path, wanted: Keys) -> Raw:
     Raises:
         InputError: ASE cannot read the file, or a label has a wrong shape.
     """
-    return _with_labels(path, load_database(path), wanted)
+    return with_labels(path, load_database(path), wanted)
 
 
 def load(path: Path) -> Loaded:
@@ -97,11 +100,15 @@ def load(path: Path) -> Loaded:
         raise InputError(f"{path}: {error}") from error
     except Exception as error:  # every format raises its own
         what = f"as {kind}" if kind else "because it does not know the format"
-        reason = f"{type(error).__name__}: {error}"
-        raise InputError(f"ASE cannot read {path} {what} ({reason})") from error
-    structures = [with_masses(atoms) for atoms in (found if isinstance(found, list) else [found])]
+        why = f"{type(error).__name__}: {reason(error)}"
+        raise InputError(f"ASE cannot read {path} {what} ({why}); {ELSEWISE}") from error
+    found = found if isinstance(found, list) else [found]
+    if not found:
+        raise InputError(f"{path} holds no structures that ASE finds as {kind}; {ELSEWISE}")
+    structures, converged, notices = examine(path, kind, [with_masses(atoms) for atoms in found])
     fields = [_fields(atoms) for atoms in structures]
-    raw = _geometry(path, structures, fields)._replace(default=ASE_UNITS)
+    raw = _geometry(path, structures, fields)
+    raw = raw._replace(default=ASE_UNITS, converged=converged, notices=notices)
     if kind == "extxyz":
         for i, (atoms, frame) in enumerate(zip(structures, fields)):
             check_fields(path, i, frame, atoms.numbers)
@@ -118,19 +125,31 @@ def load_database(path: Path) -> Loaded:
     """
     from ase.db import connect
 
-    try:
+    with reading(path, "an ASE database"):
+        database = connect(path, use_lock_file=False)
+        metadata: dict[str, Any] = {str(key): value for key, value in database.metadata.items()}
+        rows: list[AtomsRow] = list(database.select())
+    return of_rows(path, rows, metadata)
+
+
+def of_rows(path: Path, rows: Sequence["AtomsRow"], metadata: dict[str, Any]) -> Loaded:
+    """What the rows of an ASE database hold, of whatever kind the database is.
+
+    SchNetPack's metadata have the units of the data of a row. A row may also have results of a
+    calculator, in eV, which are not read then; without metadata they come before the data.
+
+    Raises:
+        InputError: a row is damaged.
+    """
+    schnetpack = bool(metadata.keys() & {"_property_unit_dict", "_distance_unit"})
+    with reading(path, "an ASE database"):
         with isotopes():
-            database = connect(path, use_lock_file=False)
-            metadata = dict(database.metadata)
-            rows = list(database.select())
             structures = [with_masses(row.toatoms()) for row in rows]
-        # results of a calculator come before what authors added
-        fields = [{**r.key_value_pairs, **r.data, **_fields(a)} for a, r in zip(structures, rows)]
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise InputError(f"ASE cannot read {path} as a database ({reason})") from error
-    raw = _geometry(path, structures, fields)
-    if not metadata.keys() & {"_property_unit_dict", "_distance_unit"}:
+        fields = [{**row.key_value_pairs, **row.data} for row in rows]
+        if not schnetpack:
+            fields = [{**own, **_fields(a)} for own, a in zip(fields, structures)]
+        raw = _geometry(path, structures, fields)
+    if not schnetpack:
         return Loaded(structures, fields, {}, raw._replace(default=ASE_UNITS))
     units = Declared(length=metadata.get("_distance_unit") or None)
     names = metadata.get("_property_unit_dict", {})
@@ -216,7 +235,7 @@ def _scalar(frame: dict[str, Any], names: Sequence[str]) -> float:
     return float(next(numbers, np.nan))
 
 
-def _with_labels(path: Path, loaded: Loaded, wanted: Keys) -> Raw:
+def with_labels(path: Path, loaded: Loaded, wanted: Keys) -> Raw:
     """The geometry of a file with its labels: energies, forces, and how stress is written."""
     structures, all_fields, names, raw = loaded
     # ASE turns a word of a comment line that has no value into True
@@ -287,7 +306,7 @@ def _free_energy_gap(
         return None
     return (
         f"free_energy differs from energy by up to {gap:.3g} and is not used; the forces of many "
-        "programs belong to the free energy"
+        "programs belong to it: --energy-key free_energy reads it"
     )
 
 

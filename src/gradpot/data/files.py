@@ -11,8 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gradpot.data.ase_files import Loaded, load, load_database, read_ase, read_database
+from gradpot.data.aselmdb import load_aselmdb, read_aselmdb
 from gradpot.data.declared import Declared, agree
+from gradpot.data.deepmd import read_deepmd
+from gradpot.data.foreign import refuse, refuse_folder
 from gradpot.data.frames import Frames
+from gradpot.data.hdf5 import read_hdf5
+from gradpot.data.mptrj import is_mptrj, read_mptrj
 from gradpot.data.npz import read_npz
 from gradpot.data.raw import Keys, Raw, to_frames
 from gradpot.data.stress import StressLabel, check, stress_label
@@ -26,11 +31,29 @@ __all__ = ["StressLabel", "read", "read_structures", "require", "stress_label"]
 
 Reader = Callable[[Path, Keys], Raw]
 # by the suffix of the name of a file or folder; ASE reads all other files
-READERS: dict[str, Reader] = {".npz": read_npz, ".db": read_database}
+READERS: dict[str, Reader] = {
+    ".npz": read_npz,
+    ".db": read_database,
+    ".aselmdb": read_aselmdb,
+    ".lmdb": read_aselmdb,
+    ".mdb": read_aselmdb,
+    ".h5": read_hdf5,
+    ".hdf5": read_hdf5,
+    ".json": read_mptrj,
+}
 # what the readers of ASE's formats start from, for those who need structures without labels
-LOADERS: dict[Reader, Callable[[Path], Loaded]] = {read_ase: load, read_database: load_database}
+LOADERS: dict[Reader, Callable[[Path], Loaded]] = {
+    read_ase: load,
+    read_database: load_database,
+    read_aselmdb: load_aselmdb,
+}
 # readers of folders, by the pattern of a file or folder that is in them
-FOLDERS: dict[str, Reader] = {}
+FOLDERS: dict[str, Reader] = {
+    "**/type.raw": read_deepmd,
+    "**/set.*": read_deepmd,
+    "*.aselmdb": read_aselmdb,
+    "data.mdb": read_aselmdb,
+}
 
 
 def read(
@@ -43,10 +66,10 @@ def read(
     forces_key: str | None = None,
     unconverged: bool = False,
 ) -> Frames:
-    """Read npz (sGDML/MD17, rMD17, PhysNet), extxyz, ASE databases and whatever else ASE reads.
+    """Read any of the formats of `READERS` and `FOLDERS`, or whatever else ASE reads.
 
     Args:
-        path: the file; its name and content tell the format.
+        path: the file or folder; its name and content tell the format.
         energy_unit: of the file ("kcal/mol", "hartree", ...); needed if the file does not say.
         length_unit: of the file ("Ang", "bohr", "nm").
         force_unit: of the file; energy unit over length unit unless given.
@@ -74,13 +97,16 @@ def reader(path: Path) -> Reader:
     """What reads a file or folder, by its suffix or by what is in it.
 
     Raises:
-        InputError: it is a folder that nothing reads.
+        InputError: it is something that nothing reads.
     """
+    if path.is_dir():
+        known = (read for has, read in FOLDERS.items() if any(path.glob(has)))
+        return next(known, None) or refuse_folder(path)
     known = READERS.get(path.suffix.lower())
-    if known is None and path.is_dir():
-        known = next((read for has, read in FOLDERS.items() if any(path.glob(has))), None)
-        if known is None:
-            raise InputError(f"{path} is a folder; expected a file of structures")
+    if known is read_mptrj and not is_mptrj(path):  # ASE has a database in JSON
+        known = None
+    if known is None:
+        refuse(path)
     return known or read_ase
 
 

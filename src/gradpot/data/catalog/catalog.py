@@ -142,21 +142,20 @@ def fetch(name: str, folder: str | Path | None = None, progress: bool = False) -
 
 
 def locate(name_or_path: str | Path) -> tuple[Path, dict[str, str]]:
-    """Find what a user gives as `--data`: a file, or a name of the catalog.
+    """Find what a user gives as `--data`: a file, a name of the catalog, or a folder.
 
     Returns:
-        The file, and the units that the catalog knows for it, as keyword arguments for
+        The file or folder, and the units that the catalog knows for it, as keyword arguments for
         `gradpot.data.files.read`; none for a path.
 
     Raises:
         InputError: it is neither a file nor a name; and see `fetch`.
     """
     path = Path(name_or_path).expanduser()
-    if path.is_file():
-        return path, {}
     name = str(name_or_path)
-    what = "is a folder, neither a file" if path.is_dir() else "is neither a file"
-    entry = find(name, f"{name} {what} nor the name of a data set")
+    if path.is_file() or (path.is_dir() and name.lower() not in map(str.lower, entries())):
+        return path, {}
+    entry = find(name, f"{name} is neither a file nor the name of a data set")
     units = {"energy_unit": entry.energy_unit, "length_unit": entry.length_unit}
     return fetch(name, progress=True), units
 

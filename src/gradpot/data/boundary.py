@@ -1,0 +1,38 @@
+"""The boundary of a reader: one line about a damaged file, and sizes before allocation."""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from gradpot.errors import InputError, damaged
+from gradpot.process import memory_bytes
+
+ELSEWISE = "or convert it to extended XYZ or npz"
+# bytes of memory per atom while a file is read: positions and forces as read, joined, and converted
+# to float64; measured
+PER_ATOM = 300
+
+
+def reading(path: Path, what: str) -> AbstractContextManager[None]:
+    """Turn what a library raises inside about a damaged file into one InputError.
+
+    Args:
+        path: of the file, for the message.
+        what: what it is read as, such as "HDF5".
+    """
+    return damaged(f"cannot read {path} as {what}; write it again, {ELSEWISE}")
+
+
+def check_size(path: Path, n_atoms: int) -> None:
+    """Raise an InputError if the atoms of all frames do not fit into the memory of this computer.
+
+    Args:
+        path: of the file, for the message.
+        n_atoms: sum over frames.
+    """
+    needed, memory = n_atoms * PER_ATOM, memory_bytes()
+    if needed > memory:
+        raise InputError(
+            f"{path} says that it has {n_atoms:.3g} atoms in all frames, which take about "
+            f"{needed / 2**30:.0f} GB of memory; this computer has {memory / 2**30:.0f} GB: write "
+            "a part of them into another file"
+        )

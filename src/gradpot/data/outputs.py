@@ -1,0 +1,162 @@
+"""What ASE does not tell about outputs of programs: convergence, and labels of other geometries.
+
+ASE converts units and signs. Its `energy` of VASP is extrapolated to zero smearing; `free_energy`
+belongs to the forces. Of Quantum ESPRESSO both are the energy that belongs to the forces.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool
+
+from gradpot.errors import InputError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+NUMBER = r"([-+]?\d+\.\d*(?:[DEde][-+]?\d+)?)"
+# relative; energies that ASE converted differ by this much from ours, because programs use several
+# values of the constants of nature
+SAME_ENERGY = 1e-7
+
+
+class Output(NamedTuple):
+    """What is usable in an output, and what the user should know."""
+
+    structures: list["Atoms"]
+    converged: Bool[np.ndarray, "n_frames"] | None = None
+    notices: tuple[str, ...] = ()
+
+
+def examine(path: Path, kind: str, structures: list["Atoms"]) -> Output:
+    """The structures of an output that have labels of their own, and which of them converged.
+
+    Args:
+        path: of the output.
+        kind: ASE's name of the format.
+        structures: what ASE read.
+
+    Raises:
+        InputError: positions and forces are in different orientations.
+    """
+    return PROGRAMS[kind](path, structures) if kind in PROGRAMS else Output(structures)
+
+
+def read_text(path: Path) -> str:
+    """The text of an output, which may be compressed as ASE allows."""
+    from ase.io.formats import open_with_compression
+
+    with open_with_compression(str(path), "rb") as file:
+        return file.read().decode(errors="replace")  # type: ignore[union-attr]
+
+
+def _outcar(path: Path, structures: list["Atoms"]) -> Output:
+    """A step converged if VASP says so, or needed fewer iterations than NELM."""
+    text = read_text(path)
+    steps = text.split("FREE ENERGIE OF THE ION-ELECTRON SYSTEM")[: len(structures)]
+    limit = re.search(r"NELM\s*=\s*(\d+)", text)
+    done = [
+        "EDIFF is reached" in step
+        or (limit is not None and len(re.findall(r"Iteration\s+\d+\(", step)) < int(limit[1]))
+        for step in steps
+    ]
+    return Output(structures, np.array(done, dtype=bool))
+
+
+def _vasprun(path: Path, structures: list["Atoms"]) -> Output:
+    """A step converged if it needed fewer iterations than NELM."""
+    from ase.io.formats import open_with_compression
+
+    limit, counts = 0, []
+    with open_with_compression(str(path), "rb") as file:
+        for line in file:
+            found = re.search(rb'<i type="int" name="NELM">\s*(\d+)', line)
+            limit = int(found[1]) if found else limit
+            if b"<calculation>" in line:
+                counts.append(0)
+            if b"<scstep>" in line and counts:
+                counts[-1] += 1
+    counts = np.array(counts[: len(structures)])
+    if counts.shape[0] != len(structures):  # a file that is cut off before the first step
+        return Output(structures)
+    return Output(structures, (counts < limit) | (limit == 0))
+
+
+def _espresso(path: Path, structures: list["Atoms"]) -> Output:
+    """A step converged if its estimated accuracy is below the threshold of the input.
+
+    With scf_must_converge=.false., version 6.7 prints "convergence has been achieved" always.
+    """
+    from ase.units import create_units
+
+    text = read_text(path)
+    limit = re.search(rf"convergence threshold\s*=\s*{NUMBER}", text)
+    step = rf"!\s+total energy\s*=\s*{NUMBER} Ry(.*?)(?=Forces acting|!\s+total energy|\Z)"
+    bad = []
+    for energy, rest in re.findall(step, text, re.DOTALL):
+        accuracy = re.search(rf"estimated scf accuracy\s*<\s*{NUMBER}", rest)
+        coarse = accuracy and limit and float(accuracy[1]) > float(limit[1])
+        if coarse or "convergence NOT achieved" in rest:
+            bad.append(float(energy) * create_units("2006")["Ry"])
+    return Output(structures, _differ(structures, bad))
+
+
+def _nwchem(path: Path, structures: list["Atoms"]) -> Output:
+    """ASE pairs energies of line searches, whose geometry is not printed, with the next geometry.
+
+    They have no forces.
+    """
+    from ase.units import Hartree
+
+    found = re.findall(rf"failed to converge.*?Total \S+ energy =\s*{NUMBER}", read_text(path), 16)
+    own = [atoms for atoms in structures if _result(atoms, "forces") is not None] or structures
+    lost = len(structures) - len(own)
+    notice = f"{lost} energies without forces, of line searches, are not read"
+    converged = _differ(own, [float(energy) * Hartree for energy in found])
+    return Output(own, converged, (notice,) * (lost > 0))
+
+
+def _orca(path: Path, structures: list["Atoms"]) -> Output:
+    """ASE gives NaN for an energy that ORCA marks as not converged."""
+    energies = [_result(atoms, "energy") for atoms in structures]
+    return Output(structures, np.array([e is None or bool(np.isfinite(e)) for e in energies]))
+
+
+def _gaussian(path: Path, structures: list["Atoms"]) -> Output:
+    """Gaussian prints forces in the input orientation, and may print only the standard one."""
+    from ase.units import Hartree
+
+    text = read_text(path)
+    if "Forces (Hartrees/Bohr)" in text and not re.search(r"(Input|Z-Matrix) orientation:", text):
+        raise InputError(
+            f"{path} has its forces in the input orientation, but its positions only in the "
+            "standard orientation: run Gaussian again with NoSymm"
+        )
+    found = re.findall(rf"Convergence criterion not met.*?SCF Done:[^=]*=\s*{NUMBER}", text, 16)
+    found += re.findall(rf"SCF Done:[^=]*=\s*{NUMBER}[^\n]*\n[^\n]*Convergence failure", text)
+    return Output(structures, _differ(structures, [float(e) * Hartree for e in found]))
+
+
+def _differ(structures: Sequence["Atoms"], bad: list[float]) -> Bool[np.ndarray, "n_frames"]:
+    """Whether the energy of each structure is none of those, in eV, that did not converge."""
+    energy = np.array([_result(atoms, "energy") or np.nan for atoms in structures], dtype=float)
+    close = np.abs(energy[:, None] - np.array(bad)) < SAME_ENERGY * np.abs(energy[:, None])
+    return np.logical_not(close.any(1))
+
+
+def _result(atoms: "Atoms", key: str):
+    return getattr(atoms.calc, "results", {}).get(key)
+
+
+# by ASE's name of the format
+PROGRAMS: dict[str, Callable[[Path, list["Atoms"]], Output]] = {
+    "vasp-out": _outcar,
+    "vasp-xml": _vasprun,
+    "espresso-out": _espresso,
+    "nwchem-out": _nwchem,
+    "orca-output": _orca,
+    "gaussian-out": _gaussian,
+}
