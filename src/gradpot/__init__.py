@@ -17,6 +17,7 @@ _HOME = {
     "Model": "models.base",
     "Potential": "potential.potential",
     "Properties": "graph.graph",
+    "UnseenWarning": "potential.seen",
     "build": "models",
     "check_derivatives": "potential.derivatives",
     "denormalize": "nn.surgery",

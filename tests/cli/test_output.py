@@ -29,7 +29,7 @@ JSON = [
     (f"train {TINY} --out run --json", {"test", "valid", "n_parameters", "train_cpu_s", "seed"}),
     ("train --out run --resume train.epochs=2 --json", {"test", "epochs", "steps", "out"}),
     ("eval run/model.safetensors ethanol --json", {"energy_mae_meV", "forces_mae_meV_A", "efwt"}),
-    (f"md run/model.safetensors H2O {MD} --json", {"formula", "n_steps", "blow_up"}),
+    (f"md run/model.safetensors CH3CH2OH {MD} --json", {"formula", "n_steps", "blow_up"}),
     ("label h2.xyz --with gfn2-xtb --out labeled.xyz --json", {"out", "n_labeled", "skipped"}),
     ("data info ethanol --json", {"frames", "elements", "consistency", "warnings"}),
     ("data fetch ethanol --json", {"name", "path", "energy_unit", "citation"}),

@@ -72,6 +72,7 @@ def compile_potential(
         "direct": potential.direct,
         "references": {str(z): e for z, e in sorted(potential.references.items())},
         "fingerprint": fingerprint(potential),
+        "seen": potential.seen and potential.seen.model_dump(),
     }
     options = available(EXPORT_OPTIONS)
     options["aot_inductor.metadata"] = {"gradpot": json.dumps(header)}

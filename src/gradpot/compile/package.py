@@ -24,6 +24,7 @@ from gradpot.potential.header import (
     Positive,
     References,
     Section,
+    Seen,
     energies,
     parse_header,
     validated,
@@ -55,6 +56,8 @@ class Header(Section):
     references: References
     fingerprint: str | None
     """of the potential, see `fingerprint`"""
+    seen: Seen | None = None
+    """None in older files"""
 
 
 class CompiledNetwork(Model):
@@ -82,8 +85,9 @@ class CompiledPotential(Potential):
 
         self.header = read_header(path)
         _check_machine(self.header, path)
+        references = energies(self.header.references)
         network = CompiledNetwork(self.header)
-        super().__init__(network, energies(self.header.references), self.header.scale)
+        super().__init__(network, references, self.header.scale, self.header.seen)
         try:
             # the loader itself: its wrapper reads a description of the inputs at every call
             self._run = aoti_load_package(str(path), run_single_threaded=True).loader.boxed_run
@@ -221,6 +225,8 @@ def fingerprint(potential: Potential) -> str | None:
     if spec is None:
         return None
     known = [spec, sorted(potential.references.items()), potential.scale]
+    if potential.seen:
+        known.append(potential.seen.model_dump())
     digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode())
     for name, tensor in sorted(potential.model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype}".encode())

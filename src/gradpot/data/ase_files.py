@@ -202,7 +202,7 @@ def _geometry(path: Path, structures: Sequence["Atoms"], fields: Sequence[dict])
     """
     if not structures:
         raise InputError(f"{path} holds no structures")
-    charge = np.array([_scalar(frame, CHARGE) for frame in fields])
+    charge = np.array([scalar(frame, CHARGE) for frame in fields])
     # where no charge is stated, calculators of ASE take the sum of the initial charges
     summed = np.array(
         [
@@ -222,12 +222,12 @@ def _geometry(path: Path, structures: Sequence["Atoms"], fields: Sequence[dict])
         keys=(),
         field=lambda key: np.zeros(0),
         charge=np.where(np.isnan(charge), summed, charge),
-        spin=np.array([_scalar(frame, SPIN) for frame in fields]),
+        spin=np.array([scalar(frame, SPIN) for frame in fields]),
         isolated=np.array(marks, dtype=bool),
     )
 
 
-def _scalar(frame: dict[str, Any], names: Sequence[str]) -> float:
+def scalar(frame: dict[str, Any], names: Sequence[str]) -> float:
     """The first field of these names, whatever its case, that is a number; else NaN."""
     values = {key.lower(): value for key, value in frame.items()}
     found = (values[name] for name in names if name in values)

@@ -17,6 +17,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator as AseCalculator
 from ase.calculators.calculator import all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
+from jaxtyping import Float
 
 from gradpot.compile import cache, package
 from gradpot.compile.package import CompiledPotential
@@ -26,6 +27,7 @@ from gradpot.graph.graph import Graph, Properties, both_ways, find_triplets, opp
 from gradpot.md.verlet import VerletList
 from gradpot.potential import checkpoint
 from gradpot.potential.potential import Potential
+from gradpot.potential.seen import Novelty
 from gradpot.process import keep_memory
 
 # with fewer atoms, threads of torch mostly wait for one another
@@ -56,7 +58,12 @@ class Calculator(AseCalculator):
     Raises:
         InputError: contradictory options, and see `export`; at a call, elements unknown to the
             potential, lengths that are not finite or beyond a tenth of a millimeter, atoms at the
-            same place, and periodic cells without volume.
+            same place, periodic cells without volume, and structures for which energy or forces
+            are not finite.
+
+    Warns:
+        UnseenWarning: once, of a composition, charge or kind of cell that no training frame has;
+            and once, of two atoms much nearer than any such two there (`potential.seen`).
     """
 
     implemented_properties = ("energy", "free_energy", "forces", "stress")  # type: ignore[assignment]
@@ -76,6 +83,7 @@ class Calculator(AseCalculator):
         keep_memory()
         self.potential = _own_potential(potential, package.read_dtype(dtype), device, compile)
         self.neighbors = VerletList(self.potential.cutoff, skin)
+        self.novelty = Novelty(self.potential.seen, self.potential.cutoff)
         self.threads = threads
         if self.potential.direct:
             self.implemented_properties = ("energy", "free_energy", "forces")  # type: ignore[assignment]
@@ -112,6 +120,7 @@ class Calculator(AseCalculator):
             predicted = self._predict(atoms, stress)
         energy = predicted.energy[0].item()
         forces = predicted.forces.double().cpu().numpy()
+        _check_results(energy, forces, atoms)
         self.results = {"energy": energy, "free_energy": energy, "forces": forces}
         if stress:
             matrix = predicted.stress[0].double().cpu().numpy()
@@ -128,6 +137,7 @@ class Calculator(AseCalculator):
             if self.potential.uses_triplets:
                 centers = pairs.flatten()  # of both halves of the edges
                 self._triplets = find_triplets(centers, self._numbers.shape[0])
+        self.novelty.check_distances(atoms.numbers, pair_index, pair_vec)
         vectors = self._tensor(pair_vec, self._dtype)
         if isinstance(self.potential, CompiledPotential):
             constant = self._batch, self._cells, self._triplets
@@ -147,6 +157,7 @@ class Calculator(AseCalculator):
                 "or set pbc to False along the directions that are not periodic"
             )
         self.potential.check_elements(atoms.numbers)
+        self.novelty.check_system(atoms)
         self._cell = cell
         # one structure, and the empty one that compiled potentials need
         self._cells = self._tensor(np.stack([cell, np.zeros((3, 3))]), self._dtype)
@@ -218,6 +229,25 @@ def _threads(n: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _check_results(energy: float, forces: Float[np.ndarray, "n_atoms 3"], atoms: Atoms) -> None:
+    """Refuse predictions that are not finite.
+
+    Raises:
+        InputError: names the first atom.
+    """
+    # one sum of squares is faster than a test of each number; large ones can overflow it
+    if np.isfinite(energy) and np.isfinite(np.vdot(forces, forces)):
+        return
+    bad = np.nonzero(~np.isfinite(forces).all(axis=1))[0]
+    if np.isfinite(energy) and not bad.size:
+        return
+    force = f", the force on {atoms.symbols[bad[0]]}{bad[0]} is not finite" if bad.size else ""
+    raise InputError(
+        f"the predicted energy is {energy:g} eV{force}: the potential means nothing for this "
+        "structure, which is far from its training data"
+    )
 
 
 def _changes(old: Atoms, new: Atoms) -> list[str]:

@@ -36,6 +36,7 @@ def save(potential: Potential, path: str | Path, notes: Mapping | None = None) -
         "scale": potential.scale,
         "units": {"energy": "eV", "length": "Ang"},
         "notes": dict(notes or {}),
+        "seen": potential.seen and potential.seen.model_dump(),
     }
     validated(Header, header, path)
     write_tensors(path, potential.model.state_dict(), header)
@@ -70,7 +71,7 @@ def load(
     if not model.smooth:
         warnings.warn(NOT_SMOOTH, stacklevel=2)
     model.load_state_dict(tensors)
-    potential = Potential(model, energies(header.references), header.scale)
+    potential = Potential(model, energies(header.references), header.scale, header.seen)
     return potential.to(device=device, dtype=dtype).eval()
 
 

@@ -30,10 +30,20 @@ def _atomic_number(z: str) -> str:
     return z
 
 
+def _pair(pair: str) -> str:
+    one, other = map(int, pair.split("-"))
+    if not one <= other <= MAX_Z:
+        raise ValueError(f"{pair} is not a pair of elements, the lighter first")
+    return pair
+
+
 Number = Annotated[float, Field(strict=True)]
 Positive = Annotated[float, Field(strict=True, gt=0)]
 Element = Annotated[
     str, StringConstraints(pattern="^[1-9][0-9]{0,2}$"), AfterValidator(_atomic_number)
+]
+Pair = Annotated[
+    str, StringConstraints(pattern="^[1-9][0-9]{0,2}-[1-9][0-9]{0,2}$"), AfterValidator(_pair)
 ]
 References = Annotated[dict[Element, Number], Field(min_length=1)]
 """energy in eV by atomic number"""
@@ -46,6 +56,24 @@ class Section(BaseModel):
 
 
 Kind = TypeVar("Kind", bound=BaseModel)
+
+
+class Seen(Section):
+    """What the training frames were like, see `potential.seen`."""
+
+    compositions: list[str]
+    """their formulas; empty if there are more than a few"""
+    fractions: dict[Element, tuple[Number, Number]]
+    """smallest and largest fraction of the atoms of each element"""
+    periodic_directions: list[Literal[0, 1, 2, 3]]
+    """numbers of periodic directions of their cells"""
+    charge: tuple[Number, Number] | None
+    """smallest and largest total charge in e; None if it is not known"""
+    spin: tuple[Number, Number] | None
+    """the same for spin or multiplicity, as the file has it"""
+    nearest: dict[Pair, Positive]
+    """shortest distance in Å of two elements, by atomic numbers: "1-8"; pairs that were never
+    within the cutoff are left out"""
 
 
 class Units(Section):
@@ -66,6 +94,8 @@ class Header(Section):
     """eV"""
     units: Units
     notes: dict[str, Any] = {}
+    seen: Seen | None = None
+    """None in older files"""
 
 
 def energies(references: References) -> dict[int, float]:

@@ -15,6 +15,7 @@ from gradpot.geometry import N_ELEMENTS
 from gradpot.graph.graph import Graph, Properties, opposite
 from gradpot.models.base import Model
 from gradpot.nn.segment import sum_by
+from gradpot.potential.header import Seen
 
 NOT_CONSERVATIVE = (
     "the forces of this model are not the gradient of its energy: NVE dynamics will not conserve "
@@ -99,6 +100,7 @@ class Potential(nn.Module):
         model: maps a graph to dimensionless atom energies ε.
         references: energy in eV by atomic number; the potential knows only these elements.
         scale: in eV.
+        seen: what the training frames were like; None if that is not known.
 
     Raises:
         InputError: the model is not a `gradpot.Model`.
@@ -106,7 +108,13 @@ class Potential(nn.Module):
 
     model: Model
 
-    def __init__(self, model: Model, references: Mapping[int, float], scale: float = 1.0):
+    def __init__(
+        self,
+        model: Model,
+        references: Mapping[int, float],
+        scale: float = 1.0,
+        seen: Seen | None = None,
+    ):
         super().__init__()
         if not isinstance(model, Model):
             raise InputError(
@@ -116,6 +124,7 @@ class Potential(nn.Module):
         self.model = model
         self.references = {int(z): float(e) for z, e in references.items()}
         self.scale = float(scale)
+        self.seen = seen
         # a plain attribute, not a buffer: .to(dtype) must not round it
         self.reference_table = torch.full((N_ELEMENTS,), torch.nan, dtype=torch.float64)
         for z, energy in self.references.items():

@@ -94,7 +94,7 @@ def potential(task: Task, state: State) -> Potential:
         state.average,
         (presented(task, state.average, index, 0, i).graph for i, index in enumerate(some)),
     )
-    return Potential(state.average, task.rescaling.references, task.rescaling.scale)
+    return Potential(state.average, task.rescaling.references, task.rescaling.scale, task.seen)
 
 
 def score(errors: dict, task: Task) -> float:

@@ -12,6 +12,7 @@ from gradpot.errors import InputError
 from gradpot.graph.dataset import Dataset
 from gradpot.models.base import Model
 from gradpot.potential.device import device
+from gradpot.potential.header import Seen
 from gradpot.train.config import Config
 from gradpot.train.optimizers import DEFAULT_RATES
 from gradpot.train.schedule import SCHEDULES
@@ -60,6 +61,8 @@ class Task(NamedTuple):
     rescaling: Rescaling
     out: Path
     """run folder: `model.safetensors`, `state.safetensors` and `metrics.jsonl` go there"""
+    seen: Seen
+    """what the training frames are like"""
 
 
 def resolve(settings: Config, n_train: int, model: Model) -> Plan:

@@ -23,6 +23,7 @@ from gradpot.nn.norm import batch_norms
 from gradpot.potential.checkpoint import load
 from gradpot.potential.evaluate import errors_of, evaluate, sizes
 from gradpot.potential.potential import NOT_CONSERVATIVE, NOT_SMOOTH
+from gradpot.potential.seen import seen_in
 from gradpot.process import keep_memory, signals, usage, write_bytes, write_json
 from gradpot.train.board import with_board
 from gradpot.train.config import Config, Data, read_json
@@ -148,7 +149,7 @@ def prepare(settings: Config, frames: Frames, out: Path, say: Say = print) -> tu
     if notice := scale_down(model, batch(data, first, plan.device)):
         say(notice)
     state = State(model, settings.train.optimizer, settings.train.weight_decay)
-    return Task(plan, data, parts, scale, out), state
+    return Task(plan, data, parts, scale, out, seen_in(frames, data, parts.train)), state
 
 
 def _check_labels(settings: Config, frames: Frames, parts: Split) -> list[str]:
