@@ -5,9 +5,9 @@ belongs to the forces. Of Quantum ESPRESSO both are the energy that belongs to t
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Bool
@@ -45,44 +45,46 @@ def examine(path: Path, kind: str, structures: list["Atoms"]) -> Output:
     return PROGRAMS[kind](path, structures) if kind in PROGRAMS else Output(structures)
 
 
-def read_text(path: Path) -> str:
-    """The text of an output, which may be compressed as ASE allows."""
+def read_lines(path: Path) -> Iterator[bytes]:
+    """The lines of an output, which may be compressed as ASE allows."""
     from ase.io.formats import open_with_compression
 
     with open_with_compression(str(path), "rb") as file:
-        return file.read().decode(errors="replace")  # type: ignore[union-attr]
+        yield from cast(Iterable[bytes], file)
+
+
+def read_text(path: Path) -> str:
+    """The whole text of an output."""
+    return b"".join(read_lines(path)).decode(errors="replace")
 
 
 def _outcar(path: Path, structures: list["Atoms"]) -> Output:
     """A step converged if VASP says so, or needed fewer iterations than NELM."""
-    text = read_text(path)
-    steps = text.split("FREE ENERGIE OF THE ION-ELECTRON SYSTEM")[: len(structures)]
-    limit = re.search(r"NELM\s*=\s*(\d+)", text)
-    done = [
-        "EDIFF is reached" in step
-        or (limit is not None and len(re.findall(r"Iteration\s+\d+\(", step)) < int(limit[1]))
-        for step in steps
-    ]
-    return Output(structures, np.array(done, dtype=bool))
+    limit, count, reached, converged = 0, 0, False, []
+    for line in read_lines(path):
+        if found := re.match(rb"\s*NELM\s*=\s*(\d+)", line):
+            limit = int(found[1])
+        count += bool(re.search(rb"Iteration\s+\d+\(", line))
+        reached |= b"EDIFF is reached" in line
+        if b"FREE ENERGIE OF THE ION-ELECTRON SYSTEM" in line:
+            converged.append(reached or count < limit)
+            count, reached = 0, False
+    return Output(structures, np.array(converged[: len(structures)], dtype=bool))
 
 
 def _vasprun(path: Path, structures: list["Atoms"]) -> Output:
     """A step converged if it needed fewer iterations than NELM."""
-    from ase.io.formats import open_with_compression
-
     limit, counts = 0, []
-    with open_with_compression(str(path), "rb") as file:
-        for line in file:
-            found = re.search(rb'<i type="int" name="NELM">\s*(\d+)', line)
-            limit = int(found[1]) if found else limit
-            if b"<calculation>" in line:
-                counts.append(0)
-            if b"<scstep>" in line and counts:
-                counts[-1] += 1
-    counts = np.array(counts[: len(structures)])
-    if counts.shape[0] != len(structures):  # a file that is cut off before the first step
+    for line in read_lines(path):
+        if found := re.search(rb'<i type="int" name="NELM">\s*(\d+)', line):
+            limit = int(found[1])
+        if b"<calculation>" in line:
+            counts.append(0)
+        if b"<scstep>" in line and counts:
+            counts[-1] += 1
+    if len(counts) < len(structures):  # a file that is cut off before the first step
         return Output(structures)
-    return Output(structures, (counts < limit) | (limit == 0))
+    return Output(structures, np.array(counts[: len(structures)]) < (limit or np.inf))
 
 
 def _espresso(path: Path, structures: list["Atoms"]) -> Output:
