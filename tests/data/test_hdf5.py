@@ -99,7 +99,9 @@ def test_spice_is_read_with_its_units_and_the_gradient_becomes_forces(write_grou
     agrees(frames)
     assert frames.n_atoms.tolist() == [6] * 4 + [3] * 4 + [2] * 4
     assert not frames.pbc.any()
-    assert "forces from dft_total_gradient, a gradient: times −1" in frames.notices
+    assert (
+        "dft_total_gradient is a gradient of the energy: forces are −1 times it" in frames.notices
+    )
     assert "hartree, bohr, hartree/bohr (energy, length, force from the file)" in frames.notices[0]
 
 

@@ -157,3 +157,16 @@ def test_one_atom_at_the_origin_is_no_padding(tmp_path):
     where = np.array([[[0.0, 0, 0], [0, 0, 1]], [[0, 0, 0], [0, 0, 0]]])
     np.savez(tmp_path / "a.npz", R=where, z=[[1, 1], [1, 0]], E=[-1.0, -2.0])
     assert read(tmp_path / "a.npz", "eV", "Ang").n_atoms.tolist() == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "sign"),
+    [("dft_gradient", -1), ("grad", -1), ("scf.grads", -1), ("dE_dR", -1), ("gradpot_forces", 1)],
+)
+def test_a_gradient_is_minus_the_forces(tmp_path, name, sign):
+    path = xyz(tmp_path, frame("energy=-1", f":{name}:R:3", "H 0 0 0 1 2 3"))
+    np.savez(tmp_path / "a.npz", R=np.zeros((1, 1, 3)), z=[1], **{name: [[[1.0, 2, 3]]]})
+    for file in (path, tmp_path / "a.npz"):
+        found = read(file, "eV", "Ang", forces_key=name)
+        assert found.forces.tolist() == [[sign, 2 * sign, 3 * sign]]
+        assert any("is a gradient of the energy" in n for n in found.notices) == (sign < 0)

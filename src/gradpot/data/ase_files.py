@@ -266,6 +266,7 @@ def with_labels(path: Path, loaded: Loaded, wanted: Keys) -> Raw:
         forces=np.concatenate(forces) if any(pair.forces for pair in chosen) else None,
         keys=keys,
         field=lambda key: _stress(path, fields, key),
+        forces_key=wanted.forces,
         units=_units(path, raw.units, names, chosen),
         stress=StressLabel("stress", "eV/Ang^3", order, "tension") if converted else None,
         unused=tuple(k for k in keys if k not in used and k not in NO_NOTICE),

@@ -54,6 +54,7 @@ def read_deepmd(path: Path, wanted: Keys) -> Raw:
         keys=keys,
         field=lambda key: {"virial": virial}[key],
         units=Declared("eV", "Ang"),
+        forces_key=forces,
         stress=VIRIAL if has_stress else None,
         unused=tuple(keys - {energy, forces, "virial"}),
         notices=tuple(

@@ -20,7 +20,7 @@ from gradpot.errors import InputError
 
 POSITIONS = ("conformations", "coordinates", "positions", "coord", "atXYZ")
 NUMBERS = ("atomic_numbers", "species", "numbers", "atNUM")
-# energies and forces of one level of theory. A gradient is minus the forces
+# energies and forces of one level of theory
 PAIRS = (
     ("dft_total_energy", "dft_total_gradient"),
     ("energy", "forces"),
@@ -29,8 +29,6 @@ PAIRS = (
 )
 # ANI-1x and Transition1x name the level of theory: wb97x_dz.energy, wb97x_dz.forces
 LEVEL = (".energy", ".forces")
-# an array of this name is the gradient of the energy, which is minus the forces
-GRADIENT = re.compile("grad", re.IGNORECASE)
 CELL, PBC = "cell", "pbc"
 # names under which people write a cell that is not read as one
 OTHER_CELLS = ("cells", "lattice", "box", "unit_cell", "lattice_vectors")
@@ -86,13 +84,12 @@ def read_hdf5(path: Path, wanted: Keys) -> Raw:
         keys = names - {*POSITIONS, *NUMBERS, CELL, PBC}
         wanted.check(path, keys)
         energy, forces = choose_level(path, keys, wanted)
-        sign = -1.0 if forces and GRADIENT.search(forces) else 1.0
         stress = {k: _join(g.rows(k, (_width(g, k),)) for g in groups) for k in keys if _tensor(k)}
         cells = [_cell(path, g, names) for g in groups]
         n_frames = np.array([g.n_frames for g in groups])
         notices = [f"energies from {energy}"] if energy else []
         if forces:
-            notices.append(f"forces from {forces}" + ", a gradient: times −1" * (sign < 0))
+            notices.append(f"forces from {forces}")
         for label, key in (("energies", energy), ("forces", forces)):
             if key is None:
                 notices.append(f"no {label}: the file has {', '.join(sorted(keys))}")
@@ -103,7 +100,7 @@ def read_hdf5(path: Path, wanted: Keys) -> Raw:
             cell=_join(cell for cell, _ in cells),
             pbc=_join(pbc for _, pbc in cells),
             energy=_join(g.rows(energy, ()) for g in groups) if energy else None,
-            forces=sign * _join(g.rows(forces, (g.n_atoms, 3)).reshape(-1, 3) for g in groups)
+            forces=_join(g.rows(forces, (g.n_atoms, 3)).reshape(-1, 3) for g in groups)
             if forces
             else None,
             keys=keys,
@@ -113,6 +110,7 @@ def read_hdf5(path: Path, wanted: Keys) -> Raw:
                 _unit(path, [(g, g.positions) for g in groups]),
                 _unit(path, [(g, forces) for g in groups]),
             ),
+            forces_key=forces,
             unused=tuple(keys - {energy, forces}),
             notices=tuple(notices),
         )

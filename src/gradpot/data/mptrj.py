@@ -71,6 +71,7 @@ def read_mptrj(path: Path, wanted: Keys) -> Raw:
         keys=keys,
         field=lambda key: {"stress": np.array(stress)}[key],
         units=Declared("eV", "Ang"),
+        forces_key=wanted.forces,
         stress=STRESS if "stress" in keys else None,
         unused=tuple(keys - {"structure", energy, wanted.forces or "force", "stress"}),
         notices=(f"energies from {energy}",),

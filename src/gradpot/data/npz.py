@@ -147,6 +147,7 @@ def read_npz(path: Path, wanted: Keys) -> Raw:
         spin=_of_frame(arrays, SPIN, n_frames),
         isolated=_marks(arrays, n_frames),
         units=Declared(*(arrays.text(key) for key in UNITS)),
+        forces_key=chosen.forces,
         unused=tuple(keys - {*form[1:], *UNITS, *CELLS, *BOOKKEEPING, MARK}),
         notices=(
             *cell_notices,

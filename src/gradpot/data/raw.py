@@ -29,6 +29,8 @@ CHARGE = ("charge", "total_charge", "net_charge")
 SPIN = ("spin", "multiplicity", "spin_multiplicity", "total_spin")
 # name of the field, and values in lower case, that mark an isolated atom, as in files of MACE
 MARK, ISOLATED_ATOM = "config_type", ("isolatedatom", "isolated_atom")
+# a field with such a name is the gradient of the energy, which is minus the forces
+GRADIENT = re.compile(r"gradient|(^|[._])grads?($|[._])|^de_?dr$", re.IGNORECASE)
 # frames that a message lists: as many as fit into a line of text
 NAMED = 10
 
@@ -61,6 +63,7 @@ class Raw(NamedTuple):
     energy: Num[np.ndarray, "n_frames"] | None
     """in the precision of the file; NaN for a missing label, None if the file has no energies"""
     forces: Num[np.ndarray, "total 3"] | None
+    """as the file has them; with the opposite sign if `forces_key` names a gradient"""
     keys: Collection[str]
     """names of all fields of the file"""
     field: Callable[[str], np.ndarray]
@@ -81,6 +84,8 @@ class Raw(NamedTuple):
     """True for a frame that the file marks as an isolated atom"""
     converged: Bool[np.ndarray, "n_frames"] | None = None
     """False for a frame whose self-consistent field did not converge; None: not known"""
+    forces_key: str | None = None
+    """the field that they are from, unless its name is the usual one"""
     unused: tuple[str, ...] = ()
     """names of fields that are not read, for a notice"""
     notices: tuple[str, ...] = ()
@@ -112,6 +117,7 @@ def to_frames(
     n_frames, total = raw.n_atoms.shape[0], raw.numbers.shape[0]
     energy = np.full(n_frames, np.nan) if raw.energy is None else raw.energy
     forces = np.full((total, 3), np.nan) if raw.forces is None else raw.forces
+    gradient = raw.forces_key is not None and bool(GRADIENT.search(raw.forces_key))
     frames = Frames(
         n_atoms=raw.n_atoms,
         numbers=raw.numbers.astype(np.int64),
@@ -119,7 +125,7 @@ def to_frames(
         cell=raw.cell * raw.pbc[:, :, None] * to_ang + 0.0,  # no −0.0, which is another fingerprint
         pbc=raw.pbc,
         energy=energy.astype(np.float64) * to_ev,
-        forces=forces.astype(np.float64) * to_ev_ang,
+        forces=forces.astype(np.float64) * (-to_ev_ang if gradient else to_ev_ang),
         stress=np.full((n_frames, 3, 3), np.nan),
         charge=np.full(n_frames, np.nan) if raw.charge is None else raw.charge,
         spin=np.full(n_frames, np.nan) if raw.spin is None else raw.spin,
@@ -127,6 +133,8 @@ def to_frames(
     )
     check_cells(path, frames)
     notices = [notice, *raw.notices]
+    if gradient:
+        notices.append(f"{raw.forces_key} is a gradient of the energy: forces are −1 times it")
     if energy.dtype == np.float32 and np.isfinite(energy).any():
         step = float(np.spacing(np.nanmax(np.abs(energy)))) * to_ev
         if step >= COARSE_STEP:
