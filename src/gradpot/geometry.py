@@ -77,7 +77,7 @@ def check_lengths(
         if far.any():
             raise InputError(
                 f"the position of atom {far.argmax()} is {positions[far.argmax()].tolist()} "
-                f"{must}; after dynamics or an optimization: an earlier step went wrong"
+                f"{must}; in dynamics or an optimization, an earlier step went wrong"
             )
     long = pbc & ~(np.abs(cell) <= LARGEST_LENGTH).all(axis=1)
     if long.any():

@@ -343,6 +343,12 @@ def test_a_sound_set_passes_in_every_format(save):
         (second("cell", np.nan), "frame 1 has a cell that is not finite"),
         (second("cell", np.diag([4, 5, 0])), "frame 1 is periodic along an axis without a lattice"),
         (second("cell", np.ones((3, 3))), "frame 1 has a cell without volume"),
+        (second("cell", 1e7 * np.eye(3)), "frame 1 has a lattice vector beyond 1,000,000 Å"),
+        (second("cell", 1e200 * np.eye(3)), "frame 1 has a lattice vector beyond 1,000,000 Å"),
+        (
+            second("R", np.full((2, 3), 1e8)),
+            "frame 1 has an atom beyond 1,000,000 Å; state the unit",
+        ),
         (second("cell", 1e-9 * np.eye(3)), "frame 1 is periodic along an axis without a lattice"),
     ],
 )

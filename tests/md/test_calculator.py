@@ -279,9 +279,30 @@ def test_positions_must_be_finite_and_a_failure_leaves_no_results(potential, eth
     assert np.isfinite(ethanol.get_forces()).all()
 
 
+def test_an_atom_that_flew_away_is_named(potential):
+    """Also in molecules small enough to keep all their pairs; at 10 km and 1e300 Å."""
+    for n_atoms in (2, 100):
+        positions = np.random.default_rng(0).uniform(0, 12, (n_atoms, 3))
+        atoms = Atoms("H" * n_atoms, positions, calculator=Calculator(potential))
+        near = atoms.get_potential_energy()
+        for x in (1e14, 1e300):
+            atoms.positions[1, 2] = x
+            with pytest.raises(InputError, match=r"position of atom 1 is .* at most 1,000,000 Å"):
+                atoms.get_potential_energy()
+        atoms.positions[1] = [1e5, 0, 0]
+        assert np.isfinite(atoms.get_forces()).all()
+        atoms.positions[1] = positions[1]
+        assert atoms.get_potential_energy() == near
+
+
 @pytest.mark.parametrize(
     ("cell", "message"),
-    [([4, 4, 0], "flat along a periodic direction"), ([4, np.nan, 4], "must be finite")],
+    [
+        ([4, 4, 0], "flat along a periodic direction"),
+        ([4, np.nan, 4], "lattice vector 1 is .* must be finite"),
+        ([4, 4, 1e300], "lattice vector 2 is .* at most 1,000,000 Å"),
+        ([0.02, 0.02, 0.02], "so small or so skewed"),
+    ],
 )
 def test_periodic_cells_need_a_volume(potential, cell, message):
     atoms = Atoms("H", cell=np.diag(cell), pbc=True)

@@ -45,18 +45,20 @@ class Settings:
     """
 
     temperature_K: float = _setting(
-        300.0, "Temperature of the start and the thermostat", NOT_NEGATIVE
+        300.0, "Temperature of the start and the thermostat, K", NOT_NEGATIVE
     )
-    time_ps: float = _setting(1.0, "Length of the run", POSITIVE)
-    timestep_fs: float = _setting(0.5, "Time step", POSITIVE)
-    ensemble: str = _setting("nve", "nve, langevin or npt")
-    pressure_GPa: float = _setting(0.0, "Pressure, for npt", FINITE)
-    friction_per_ps: float = _setting(10.0, "Friction, for langevin", POSITIVE)
+    time_ps: float = _setting(1.0, "Length of the run, ps", POSITIVE)
+    timestep_fs: float = _setting(0.5, "Time step, fs", POSITIVE)
+    ensemble: str = _setting("nve", "nve, langevin (constant temperature) or npt (and pressure)")
+    pressure_GPa: float = _setting(0.0, "Pressure, for npt, GPa", FINITE)
+    friction_per_ps: float = _setting(10.0, "Friction, for langevin, 1/ps", POSITIVE)
     seed: int = _setting(0, "Seed of velocities and thermostat", NOT_NEGATIVE)
-    log_every_fs: float = _setting(5.0, "Time between rows of the log", POSITIVE)
-    save_every_fs: float = _setting(10.0, "Time between frames of the trajectory", POSITIVE)
+    log_every_fs: float = _setting(5.0, "Time between rows of the log, fs", POSITIVE)
+    save_every_fs: float = _setting(10.0, "Time between frames of the trajectory, fs", POSITIVE)
     keep_velocities: bool = _setting(False, "Start with the momenta of the structure")
-    max_temperature_K: float | None = _setting(None, "Upper limit; default: max(10 T, T + 3000)")
+    max_temperature_K: float | None = _setting(
+        None, "Stop above this temperature, K; default: max(10 T, T + 3000)"
+    )
     max_stretch: float = _setting(
         2.0, "Stop when a bond is stretched by this factor; inf: never", MORE_THAN_ONE
     )
