@@ -59,6 +59,12 @@ def test_quantum_espresso_that_did_not_converge(output):
     assert n_missing(read(path, unconverged=True))["energy"] == 0
 
 
+def test_quantum_espresso_with_a_hybrid_functional(output):
+    """ASE reads the first of five energies, 0.27 eV above the last."""
+    with pytest.raises(InputError, match="is of a hybrid functional, for which ASE reads"):
+        read(output("silicon-hybrid.pwo"))
+
+
 def test_nwchem_optimization_without_the_energies_of_line_searches(output):
     """ASE pairs the energy of a line search with the geometry of the next step."""
     frames = read(output("water.nwo"))

@@ -16,18 +16,20 @@ from gradpot.data.stress import StressLabel
 from gradpot.errors import InputError
 
 VIRIAL = StressLabel("virial", "eV", "matrix", "compression")
+# what a system has, and where it is: a whole disk is not searched
+SYSTEMS = ("type.raw", "*/type.raw", "*/*/type.raw")
 # arrays of a set that describe structures
 STRUCTURE = {"coord", "box", "real_atom_types"}
 
 
 def read_deepmd(path: Path, wanted: Keys) -> Raw:
-    """What all systems in a folder hold, at any depth, in the order of their names.
+    """What all systems of a folder and of two levels in it hold, in the order of their names.
 
     Raises:
         InputError: there is no system, a file is damaged, or arrays do not fit together.
     """
     with reading(path, "a folder of DeePMD-kit"):
-        folders = sorted(file.parent for file in path.rglob("type.raw"))
+        folders = sorted(file.parent for has in SYSTEMS for file in path.glob(has))
         if not folders:
             raise InputError(
                 f"{path} has sets but no type.raw, which says what the atoms are: write it, "

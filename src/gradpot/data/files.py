@@ -13,7 +13,7 @@ import numpy as np
 from gradpot.data.ase_files import Loaded, load, load_database, read_ase, read_database
 from gradpot.data.aselmdb import load_aselmdb, read_aselmdb
 from gradpot.data.declared import Declared, agree
-from gradpot.data.deepmd import read_deepmd
+from gradpot.data.deepmd import SYSTEMS, read_deepmd
 from gradpot.data.foreign import refuse, refuse_folder
 from gradpot.data.frames import Frames
 from gradpot.data.hdf5 import read_hdf5
@@ -49,8 +49,7 @@ LOADERS: dict[Reader, Callable[[Path], Loaded]] = {
 }
 # readers of folders, by the pattern of a file or folder that is in them
 FOLDERS: dict[str, Reader] = {
-    "**/type.raw": read_deepmd,
-    "**/set.*": read_deepmd,
+    **dict.fromkeys((*SYSTEMS, "set.*", "*/set.*"), read_deepmd),
     "*.aselmdb": read_aselmdb,
     "data.mdb": read_aselmdb,
 }

@@ -40,7 +40,8 @@ def examine(path: Path, kind: str, structures: list["Atoms"]) -> Output:
         structures: what ASE read.
 
     Raises:
-        InputError: positions and forces are in different orientations.
+        InputError: ASE misreads the energies, or pairs positions and forces in different
+            orientations.
     """
     return PROGRAMS[kind](path, structures) if kind in PROGRAMS else Output(structures)
 
@@ -95,6 +96,11 @@ def _espresso(path: Path, structures: list["Atoms"]) -> Output:
     from ase.units import create_units
 
     text = read_text(path)
+    if "EXX: now go back to refine exchange" in text:
+        raise InputError(
+            f"{path} is of a hybrid functional, for which ASE reads the energy before the exchange "
+            "converged: take the energies of lines that begin with !!, and write extended XYZ"
+        )
     limit = re.search(rf"convergence threshold\s*=\s*{NUMBER}", text)
     step = rf"!\s+total energy\s*=\s*{NUMBER} Ry(.*?)(?=Forces acting|!\s+total energy|\Z)"
     bad = []
