@@ -6,6 +6,8 @@ import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import pytest
+
 import gradpot
 
 SOURCE = Path(gradpot.__file__).parent
@@ -66,3 +68,28 @@ def test_help_imports_no_heavy_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "eval nosuch.safetensors pyproject.toml",
+        "eval pyproject.toml nosuch.xyz",
+        "md nosuch.safetensors H2O",
+        "md pyproject.toml nosuch.xyz",
+        "compile nosuch.safetensors",
+        "train --data nosuch.xyz",
+    ],
+)
+def test_files_that_are_not_there_are_refused_before_torch_is_imported(command):
+    code = (
+        "import sys\n"
+        "from gradpot.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: print(end.code, 'torch' in sys.modules)"
+    )
+    words = [sys.executable, "-c", code, *command.split()]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=SOURCE.parents[1], check=True)
+    assert done.stdout.split() == ["2", "False"]
+    assert "nosuch" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -92,7 +92,6 @@ def test_json_and_nothing_else(place, compiling, monkeypatch, capsys):
         ("md nosuch.pt2 H2O", "no such file: nosuch.pt2"),
         ("md model.safetensors CH3SH --compile true", "does not know S"),
         ("md model.safetensors H2O --compile true --out done", "done already holds a run"),
-        ("md model.safetensors H2O --compile true --device meta", "is for the CPU"),
     ],
 )
 def test_wrong_inputs(place, compiling, monkeypatch, capsys, arguments, message):

@@ -248,7 +248,7 @@ TABLE = [
         r"former\.safetensors was written by another version of gradpot, as format 1",
     ),
     ("eval spoiled.safetensors water.npz", r"spoiled\.safetensors has weights that are not finite"),
-    ("eval some.pt2 water.npz", r"some\.pt2 is a compiled potential, .* give the model\.safet"),
+    ("eval some.pt2 water.npz", r"no such file: some\.pt2"),
     (f"eval {MODEL} nosuch.npz", r"nosuch\.npz is neither a file nor the name of a data set"),
     (f"eval {MODEL} unsaid.npz", r"unsaid\.npz does not say its energy and length unit"),
     (f"eval {MODEL} gold.npz", r"does not know Au; it was trained on H, C, O"),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from gradpot import InputError
 from gradpot.data.frames import Frames
 from gradpot.data.source import read
 from gradpot.graph.dataset import dataset
@@ -84,3 +85,9 @@ def test_thresholds_reach_the_evaluation_of_a_file(potential, tmp_path):
         for within in (Within(0.0, 0.0), Within(1e9, 1e9))
     ]
     assert shares == [0.0, 1.0]
+
+
+def test_a_compiled_potential_is_refused(tmp_path):
+    (tmp_path / "some.pt2").write_text("")
+    with pytest.raises(InputError, match=r"is a compiled potential, .* give the model\.safet"):
+        evaluate_file(tmp_path / "some.pt2", "ethanol")

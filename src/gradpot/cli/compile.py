@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from gradpot.cli import POTENTIALS, Json, app, print_json, say
+from gradpot.cli.reading import check_model
 from gradpot.errors import InputError
 from gradpot.locks import locked
 from gradpot.process import write_bytes
@@ -31,6 +32,8 @@ def compile_command(
     same version of torch. The file holds machine code: it is run only when it
     is given by its name.
     """
+    check_model(model)
+
     from gradpot.compile import cache, package
     from gradpot.potential import checkpoint
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gradpot.cli import POTENTIALS, SIGNALED, Json, app, print_json, say
-from gradpot.cli.reading import Reading, options
+from gradpot.cli.reading import Reading, check_model, options
 from gradpot.errors import InputError, RunError, unknown
 from gradpot.locks import claimed, created
 from gradpot.md.settings import Settings
@@ -57,20 +57,20 @@ def md_command(
     Write a trajectory, a log, a summary and a plot. If the dynamics blow up,
     the run stops and keeps what it has written.
     """
-    from gradpot.md import dynamics as md
-    from gradpot.potential.device import device as find_device
-    from gradpot.process import signals
-
     if compile not in COMPILE:
         raise unknown("--compile", compile, COMPILE)
+    check_model(model)
     atoms = read_structure(structure, index, reading.length_unit)
     if settings.keep_velocities and not atoms.has("momenta"):
         raise InputError(f"--keep-velocities: {structure} has no momenta; leave the option out")
-    hardware = {"dtype": dtype, "device": find_device(device), "threads": threads}
 
     from gradpot.cli.progress import MDProgress
+    from gradpot.md import dynamics as md
+    from gradpot.potential.device import device as find_device
+    from gradpot.process import signals
     from gradpot.report.figures import dynamics
 
+    hardware = {"dtype": dtype, "device": find_device(device), "threads": threads}
     with created(out) if out else claimed(Path("md")) as folder:
         md.check_folder(folder)  # now, not after the minutes of compiling
         atoms.calc = _calculator(model, hardware, compile, atoms, settings.n_steps)

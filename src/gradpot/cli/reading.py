@@ -4,9 +4,12 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from gradpot.errors import InputError
 
 UNITS = "Units, if the file does not state them"
 LABELS = "Labels"
@@ -47,6 +50,24 @@ class Reading:
         given = dict(vars(self))
         stress = [given.pop(f"stress_{part}") for part in ("key", "unit", "order", "sign")]
         return {**given, "unconverged": bool(self.unconverged), "stress": stress_label(*stress)}
+
+
+def check_model(path: Path) -> None:
+    """Refuse a model file that is not there, before torch is imported, which takes seconds."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; expected a file, such as its model.safetensors")
+    if not path.exists():
+        raise InputError(f"no such file: {path}")
+
+
+def locate(data: str) -> None:
+    """Refuse data that is neither a file nor the name of a set, before torch is imported.
+
+    A set that is not on this machine is downloaded.
+    """
+    from gradpot.data.catalog import catalog
+
+    catalog.locate(data)
 
 
 def options(group: type, *names: str) -> Callable[[Callable], Callable]:

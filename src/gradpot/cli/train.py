@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gradpot.cli import POTENTIALS, SIGNALED, TOO_SOON, Json, app, print_json, say
-from gradpot.cli.reading import Reading, options
+from gradpot.cli.reading import Reading, check_model, locate, options
 from gradpot.errors import InputError, did_you_mean, shown
 from gradpot.locks import claimed, created
 
@@ -61,6 +61,8 @@ def train(
     flags |= {"data.file": data, "model.name": model, "model.activation": activation}
     flags |= {"train.device": device}
     config = _configuration(list(settings or []), flags, out, resume)
+    if not resume:
+        locate(config.data.file)
 
     from gradpot.cli.progress import TrainingProgress, print_errors
     from gradpot.train.run import train as run
@@ -90,6 +92,13 @@ def evaluate(
     plot: Annotated[
         Path | None, typer.Option(help="Parity plot; default: parity-FILE.png beside the model")
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write labels, predictions and errors: a new .extxyz or .npz file"),
+    ] = None,
+    worst_first: Annotated[
+        bool, typer.Option("--worst-first", help="Sort --out by the errors of the forces")
+    ] = False,
     within_energy_eV: Annotated[
         float, typer.Option("--within-energy-eV", min=0.0, help="EFwT: largest energy error")
     ] = 0.02,
@@ -106,6 +115,11 @@ def evaluate(
     EFwT is the share of frames in which the total energy and every force
     component are within the two thresholds.
     """
+    check_model(model)
+    locate(file)
+    if worst_first and out is None:
+        raise InputError("--worst-first sorts the file of --out; give --out FILE.extxyz")
+
     from gradpot.cli.progress import print_errors
     from gradpot.potential.evaluate import evaluate_file
     from gradpot.potential.metrics import Within
@@ -113,12 +127,15 @@ def evaluate(
     if plot is None and os.access(model.parent, os.W_OK):
         plot = model.parent / f"parity-{_stem(file)}.png"
     within = Within(within_energy_eV, within_forces_eV_A)
-    results = evaluate_file(model, file, plot, say, within, device, **reading.arguments())
-    if plot:
+    how = {"device": device, "out": out, "worst_first": worst_first, **reading.arguments()}
+    results = evaluate_file(model, file, plot, say, within, **how)
+    if out:
+        say(f"predictions: {out}")
+    if plot and results["n_frames"]:
         say(f"parity plot: {plot}")
     if as_json:
         print_json(results)
-    else:
+    elif results["n_frames"]:
         print_errors({"test": results})
 
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from gradpot.data.files import n_missing
+from gradpot.data.frames import Frames
 from gradpot.data.source import read
 from gradpot.errors import InputError
 from gradpot.graph.dataset import Dataset, batch, dataset
@@ -19,6 +19,8 @@ from gradpot.potential.checkpoint import load
 from gradpot.potential.device import device as find_device
 from gradpot.potential.metrics import WITHIN, Within, errors
 from gradpot.potential.potential import Potential
+from gradpot.potential.predictions import check_out, write_predictions
+from gradpot.potential.seen import novel_frames
 
 # edges in a batch, to bound memory
 EDGES_AT_ONCE = 20_000
@@ -73,6 +75,8 @@ def evaluate_file(
     say: Callable[[str], None] = print,
     within: Within = WITHIN,
     device: str = "cpu",
+    out: Path | None = None,
+    worst_first: bool = False,
     **reading: Any,
 ) -> dict:
     """Errors (`metrics.errors`) of a saved potential on a labeled file.
@@ -82,39 +86,67 @@ def evaluate_file(
         say: called with each notice.
         within: thresholds of EFwT.
         device: where to compute, by name, see `potential.device`.
+        out: where to write labels, predictions and errors of every frame, also of those without
+            labels; see `predictions.write_predictions`.
+        worst_first: whether the frames there are sorted by their errors.
         reading: units and stress, see `data.source.read`.
 
     Raises:
         InputError: there is no such device, the file cannot be read, its units are not known, it
-            has no labels, or it has elements that the model does not know.
+            has no labels and `out` is not given, a file cannot be written, or the model does not
+            know an element.
     """
     # now, not after the minutes that an evaluation may take
     if plot and plot.suffix not in PLOTS:
         raise InputError(f"cannot write {plot}; its name must end in {', '.join(PLOTS)}")
     if plot and not plot.parent.is_dir():
         raise InputError(f"--plot {plot}: there is no folder {plot.parent}")
+    if out:
+        check_out(out)
     potential = load(model, device=find_device(device))
     frames = read(file, **reading)
     for notice in frames.notices:
         say(notice)
-    try:  # the model may lie in the folder of its run
-        parts = json.loads(Path(model).with_name("split.json").read_text())
-        n_train = len(parts["train"]) if frames.has_fingerprint(str(parts["data"])) else 0
-    except (OSError, ValueError, KeyError, TypeError):
-        n_train = 0
-    if n_train:
+    if n_train := _n_trained_on(frames, Path(model)):
         say(f"note: this model was trained on {n_train} of these frames; see results.json")
-    if all(count == frames.n_atoms.shape[0] for count in n_missing(frames).values()):
-        raise InputError(f"{file} has neither energies nor forces nor stress to compare with")
+    if not out and not frames.labeled.any():
+        raise InputError(
+            f"{file} has neither energies nor forces nor stress to compare with; "
+            "--out FILE.extxyz writes the predictions"
+        )
     potential.check_elements(np.unique(frames.numbers))
     data = dataset(
         frames, potential.cutoff, dtype=potential.dtype, triplets=potential.uses_triplets
     )
-    labeled = torch.from_numpy(np.flatnonzero(frames.labeled))
-    predicted, labels = evaluate(potential, data, labeled)
+    if potential.seen:
+        for line in novel_frames(potential.seen, frames, data, potential.cutoff):
+            say(f"warning: {line}")
+    labeled = torch.from_numpy(frames.labeled)
+    predicted, labels = evaluate(potential, data, torch.arange(sizes(data).shape[0]))
+    if out:
+        write_predictions(out, frames, predicted, worst_first)
+    predicted, labels = (_of(labeled, sizes(data), one) for one in (predicted, labels))
     n_atoms = sizes(data)[labeled]
-    if plot:
+    if not frames.labeled.any():
+        say(f"{file} has no labels: there is nothing to compare with")
+    elif plot:
         from gradpot.report.figures import parity
 
         parity(predicted, labels, n_atoms, plot)
     return errors(predicted, labels, n_atoms, within)
+
+
+def _n_trained_on(frames: Frames, model: Path) -> int:
+    """How many of the frames the model was trained on, if it lies in the folder of its run."""
+    try:
+        parts = json.loads(model.with_name("split.json").read_text())
+        return len(parts["train"]) if frames.has_fingerprint(str(parts["data"])) else 0
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def _of(chosen: Tensor, n_atoms: Tensor, some: Properties) -> Properties:
+    """The properties of some frames, by a mask."""
+    return Properties(
+        some.energy[chosen], some.forces[chosen.repeat_interleave(n_atoms)], some.stress[chosen]
+    )
