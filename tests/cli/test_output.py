@@ -104,6 +104,13 @@ def test_help_fits_eighty_columns(monkeypatch, capfd, command):
         assert all(key in said.out for key in KEYS.split())
 
 
+@pytest.mark.parametrize("command", ["", "train", "data", "data list"])
+def test_h_is_help(monkeypatch, capfd, command):
+    said = gradpot(monkeypatch, capfd, [*command.split(), "-h"])
+    assert said.code == 0
+    assert said == gradpot(monkeypatch, capfd, [*command.split(), "--help"])
+
+
 def test_help_is_quick():
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-m", "gradpot", "--help"], check=True, capture_output=True)

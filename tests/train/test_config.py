@@ -102,3 +102,10 @@ def test_not_toml(tmp_path):
     file.write_text("seed: 3")
     with pytest.raises(InputError, match=r"run\.toml is not TOML"):
         read_toml(file)
+
+
+def test_a_byte_order_mark_is_read_over(tmp_path):
+    """Editors of Windows write one."""
+    file = tmp_path / "run.toml"
+    file.write_bytes(b"\xef\xbb\xbfseed = 3\r\n[train]\r\nepochs = 2\r\n")
+    assert read_toml(file) == {"seed": 3, "train": {"epochs": 2}}

@@ -465,6 +465,13 @@ def test_notices_about_forces(tmp_path):
     assert len(notices(*direct)) == 1
 
 
+def test_a_cutoff_within_which_there_are_no_pairs_is_pointed_out(tmp_path):
+    said: list[str] = []
+    chosen = settings("train.epochs=1", "model.cutoff=0.1")
+    train(chosen, tmp_path / "run", say=said.append)
+    assert "warning: no two atoms are within 0.1 Å: every force is zero" in said
+
+
 def test_direct_forces_have_no_stress_to_train(tmp_path, data):
     keys = (
         *silicon(data),

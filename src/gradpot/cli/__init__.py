@@ -125,7 +125,7 @@ def _stop(error: Exception) -> None:
             f"this is a bug in gradpot {__version__}; please report it with the lines above, the "
             "command and, if possible, its files: see CONTRIBUTING.md"
         )
-    asked = "--debug" in sys.argv or os.environ.get("GRADPOT_DEBUG", "0") not in ("", "0")
+    asked = sys.argv[1:2] == ["--debug"] or os.environ.get("GRADPOT_DEBUG", "0") not in ("", "0")
     if code == BUG or asked:
         say("".join(traceback.format_exception(error)).rstrip())
     say(_one_line(f"error: {message}"))

@@ -10,7 +10,7 @@ from math import isfinite
 from typing import Any
 
 from gradpot import other_names
-from gradpot.errors import InputError, unknown
+from gradpot.errors import InputError, shown, unknown
 from gradpot.models.base import Model
 from gradpot.models.cgcnn import CGCNN
 from gradpot.models.dimenet import DimeNetPlusPlus
@@ -47,6 +47,9 @@ NAMES = {
 }
 # readouts halve the width; Gaussians are cutoff/(n_radial − 1) apart
 SMALLEST = {"width": 2, "n_radial": 2}
+# far beyond any published model; a larger number is a slip, and fills the memory
+LARGEST = {"n_layers": 100, "cutoff": 100.0}
+LARGEST_OTHER = 10_000
 KINDS = {int: "a whole number", float: "a number", str: "a name"}
 # values of arguments for models that were saved before the arguments existed
 IMPLIED = {"painn": {"vector_norm": "published"}}
@@ -122,3 +125,6 @@ def _check_value(key: str, value: Any) -> None:
         raise InputError(f"cutoff is {value} Å but must be positive")
     if type(value) is int and value < (least := SMALLEST.get(key, 1)):
         raise InputError(f"{key} is {value} but must be at least {least}")
+    most = LARGEST.get(key, LARGEST_OTHER)
+    if isinstance(value, int | float) and value > most:
+        raise InputError(f"{key} is {shown(value)} but must be at most {most:g}")

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gradpot import other_names
-from gradpot.errors import InputError, unknown
+from gradpot.errors import InputError, shown, unknown
 from gradpot.nn.irelu import IReLUSpline, capped_irelu, ielu, irelu, leaky_irelu, tent
 
 Activation = Callable[[Tensor], Tensor]
@@ -48,6 +48,8 @@ ACTIVATIONS: dict[str, Activation] = {
     "squared_relu": squared_relu,
     "relu": torch.relu,
 }
+# of the number of an activation; its square and products with it must fit into float32
+LARGEST = 1e6
 # made with a number, as in "tent(3)", or without one; every call makes a new activation
 FAMILIES: dict[str, Callable[..., Activation]] = {
     "leaky_irelu": leaky_irelu,
@@ -82,7 +84,7 @@ def activation(name: str) -> Activation:
 def look_up(name: str) -> Activation:
     """`activation` without the warning."""
     if not isinstance(name, str):
-        raise InputError(f"activation is {name!r}, expected a name such as 'irelu'")
+        raise InputError(f"activation is {shown(name)}, expected a name such as 'irelu'")
     base, bracket, rest = name.partition("(")
     if base in FAMILIES:
         try:
@@ -90,7 +92,9 @@ def look_up(name: str) -> Activation:
         except ValueError:
             numbers = []
         if len(numbers) != bool(bracket):
-            raise InputError(f"activation {name!r} is not understood; write {base}(2)")
+            raise InputError(f"activation {shown(name)} is not understood; write {base}(2)")
+        if not all(abs(number) <= LARGEST for number in numbers):
+            raise InputError(f"activation {name!r}: its number must be at most {LARGEST:g} in size")
         return FAMILIES[base](*numbers)
     if base not in ACTIVATIONS:
         names = (*ACTIVATIONS, *(f"{f}(number)" for f in FAMILIES))

@@ -255,9 +255,7 @@ def _value(key: str, text: str) -> Any:
     except tomllib.TOMLDecodeError:
         return text
     except Exception as error:  # deep nesting, thousands of digits
-        raise InputError(
-            f"{key} is {shown(text)}, which cannot be read: {reason(error)}"
-        ) from error
+        raise InputError(f"{key} cannot be read from {shown(text)}: {reason(error)}") from error
 
 
 def put(tables: dict[str, Any], dotted: str, value: Any) -> None:

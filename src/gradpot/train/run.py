@@ -285,6 +285,8 @@ def _notices(settings: Config, task: Task, state: State, n_compositions: int) ->
         notices.append(THROUGH_BATCH_NORM)
     if not model.smooth:
         notices.append("warning: " + NOT_SMOOTH)
+    if not task.data.pair_index.shape[1]:
+        notices.append(f"warning: no two atoms are within {model.cutoff:g} Å: every force is zero")
     if not task.parts.test.shape[0]:
         notices.append("no frames are left for a test: parity.png shows the validation frames")
     if settings.train.compile == "auto" and not plan.compile:
