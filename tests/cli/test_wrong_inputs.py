@@ -358,7 +358,8 @@ TABLE = [
 ]
 
 
-@pytest.mark.parametrize(("line", "message"), TABLE, ids=[line for line, _ in TABLE])
+@pytest.mark.filterwarnings("ignore::gradpot.potential.seen.UnseenWarning")
+@pytest.mark.parametrize(("line", "message"), TABLE, ids=[line[:60] for line, _ in TABLE])
 def test_wrong_input_gives_one_line_and_changes_no_file(monkeypatch, capsys, place, line, message):
     monkeypatch.chdir(place)
     before = contents(place)
