@@ -11,7 +11,7 @@ from gradpot import __version__
 from gradpot.data.references import MODES
 from gradpot.models import MODELS
 from gradpot.train.config import Config, config, override
-from gradpot.train.run import FILES
+from gradpot.train.folder import FILES
 
 ROOT = Path(__file__).parents[1]
 TRAINING = (ROOT / "docs" / "training.md").read_text()

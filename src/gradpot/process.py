@@ -138,9 +138,9 @@ def write_bytes(path: str | Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
-    except OSError:  # a full disk, for example
+    except OSError as error:  # a full disk, for example
         beside.unlink(missing_ok=True)
-        raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -272,7 +272,7 @@ TABLE = [
     ("train --resume --out run model.width=9", r"was started with model\.width=8, not 9"),
     (
         "train --resume --out run --data water.npz",
-        r"run was started with data\.file=ethanol, not wat",
+        r"frames of water\.npz are not those that run was started with",
     ),
     ("train --resume --out cut", r"cut/config\.json is damaged, or of another version of gradpot"),
     ("train --resume --out changed", r"changed/config\.json is damaged.*unknown key 'train\.size'"),

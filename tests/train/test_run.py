@@ -21,10 +21,11 @@ from gradpot.errors import InputError, RunError
 from gradpot.locks import locked
 from gradpot.potential.checkpoint import read_tensors
 from gradpot.train.config import config, override, read_json
+from gradpot.train.folder import metrics
 from gradpot.train.loop import presented
 from gradpot.train.loss import PENALTIES
 from gradpot.train.optimizers import OPTIMIZERS
-from gradpot.train.run import metrics, prepare, train
+from gradpot.train.run import prepare, train
 from gradpot.train.schedule import SCHEDULES
 
 SMALL = [
@@ -54,7 +55,7 @@ def silicon(data: Path) -> list[str]:
 
 
 def settings(*keys: str):
-    return config(override({}, [*SMALL, *keys]))
+    return config(override(override({}, SMALL), list(keys)))
 
 
 def run(out: Path, *keys: str, resume: bool = False, **options) -> dict:
@@ -87,6 +88,7 @@ def test_files(finished):
         "learning_curve.png",
         "parity.png",
         "tensorboard",
+        "log.txt",
     }
     assert expected == {path.name for path in finished.iterdir()}
     resolved = json.loads((finished / "config.json").read_text())

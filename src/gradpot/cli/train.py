@@ -162,11 +162,6 @@ def _configuration(
         raise InputError("--resume needs --out RUN, the folder of the run to continue")
     if (out / "config.json").exists():
         before = read_json(out / "config.json")
-        file = tables.get("data", {}).get("file", before.data.file)
-        if file != before.data.file:  # the saved units belong to the saved file
-            raise InputError(
-                f"--resume: {out} was started with data.file={before.data.file}, not {file}"
-            )
         tables = merge(before.model_dump(), tables)
     elif not tables:
         raise InputError(f"--resume: there is no run in {out}; to begin one, give its --data")

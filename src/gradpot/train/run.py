@@ -1,6 +1,5 @@
 """A run: from a configuration to a folder with a model, its errors and its plots."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from gradpot.data.references import Rescaling, given, isolated, least_squares, r
 from gradpot.data.source import read
 from gradpot.data.split import Split, split
 from gradpot.data.stress import stress_label
-from gradpot.errors import InputError
+from gradpot.errors import InputError, RunError
 from gradpot.graph.dataset import batch, dataset
 from gradpot.locks import created, locked
 from gradpot.models import build, specification
@@ -24,18 +23,28 @@ from gradpot.potential.checkpoint import load
 from gradpot.potential.evaluate import errors_of, evaluate, sizes
 from gradpot.potential.potential import NOT_CONSERVATIVE, NOT_SMOOTH
 from gradpot.potential.seen import seen_in
-from gradpot.process import keep_memory, signals, usage, write_bytes, write_json
+from gradpot.process import keep_memory, signals, usage, write_json
 from gradpot.train.board import with_board
 from gradpot.train.config import Config, Data, read_json
+from gradpot.train.folder import (
+    SPLIT,
+    Log,
+    Parts,
+    as_split,
+    check_folder,
+    find_data,
+    keep_metrics,
+    metrics,
+    read_parts,
+    read_rescaling,
+    write_parts,
+)
 from gradpot.train.loop import Watch, fit
 from gradpot.train.plan import Task, ended_too_soon, resolve
 from gradpot.train.start import scale_down
 from gradpot.train.state import State
 from gradpot.train.step import Say, gradient_step
 
-# what a run writes, in this order
-FILES = ("split.json", "rescaling.json", "config.json", "metrics.jsonl", "model.safetensors")
-FILES += ("state.safetensors", "results.json", "learning_curve.png", "parity.png")
 # what may differ when a run is resumed
 FREE = ("train.epochs", "train.max_minutes", "train.max_cpu_minutes", "train.save_every_s")
 FREE += ("train.threads", "train.device")
@@ -82,36 +91,49 @@ def train(
     """
     out = Path(out)
     with created(out), locked(out):
-        return _train(settings, out, _check_folder(out, resume), say, watch)
+        log = Log(out, say)
+        try:
+            return _train(settings, out, check_folder(out, resume), log, watch)
+        except OSError as error:
+            if out.is_dir():
+                raise
+            raise RunError(
+                f"the run folder {out} is gone: it was moved or deleted while the run used it"
+            ) from error
 
 
-def _train(settings: Config, out: Path, started: bool, say: Say, watch: Watch) -> dict:
+def _train(settings: Config, out: Path, started: bool, log: Log, watch: Watch) -> dict:
     """`train` in a folder that belongs to this process."""
+    say = log.say
     specification(**settings.model.model_dump())
     # tensors are small: more threads mostly wait for each other, and add up in random order
     torch.set_num_threads(settings.train.threads)
     keep_memory()
-    if started and settings.train.compile == "auto":
-        compile = read_json(out / "config.json").train.compile
-        as_before = settings.train.model_copy(update={"compile": compile})
-        settings = settings.model_copy(update={"train": as_before})
-    frames, loss = read_data(settings.data), settings.loss
+    loss, saved = settings.loss, None
+    if started:
+        before, saved = read_json(out / "config.json"), (read_parts(out), read_rescaling(out))
+        found, frames = find_data(settings.data, before.data, saved[0], out, read_data)
+        settings = settings.model_copy(update={"data": found})
+        if settings.train.compile == "auto":
+            as_before = settings.train.model_copy(update={"compile": before.train.compile})
+            settings = settings.model_copy(update={"train": as_before})
+    else:
+        frames = read_data(settings.data)
     missing = require(frames, loss.energy > 0, loss.forces > 0, loss.stress > 0)
     some = frames.take(np.arange(min(frames.n_atoms.shape[0], INSPECTED)))
     warnings = inspect(some, settings.data.split == "random")["warnings"]
     for notice in (*frames.notices, *missing, *(f"warning: {text}" for text in warnings)):
         say(notice)
-    task, state = prepare(settings, frames, out, (lambda _: None) if started else say)
+    task, state = prepare(settings, frames, out, (lambda _: None) if started else say, saved)
     for notice in _notices(settings, task, state, frames.n_compositions):
         say(notice)
     if started:
-        _restore(task, state, frames, say)
-    else:
-        parts = {name: part.tolist() for name, part in task.parts._asdict().items()}
-        write_json(out / "split.json", {"data": frames.fingerprint(), **parts})
-        write_json(out / "rescaling.json", task.rescaling._asdict())
+        _restore(task, state, before, say)
+    write_parts(out, settings.data, frames.fingerprint(), task.parts)
+    write_json(out / "rescaling.json", task.rescaling._asdict())
     # last: a folder with this file is a run
     write_json(out / "config.json", task.plan.config.model_dump())
+    log.begin()
     stopped = fit(task, state, gradient_step(task, state, say), with_board(watch, out))
     if stopped:
         return {"stopped": stopped, "step": state.step, "out": str(out)}
@@ -125,20 +147,32 @@ def _train(settings: Config, out: Path, started: bool, say: Say, watch: Watch) -
         return finish(task, state, frames)
 
 
-def prepare(settings: Config, frames: Frames, out: Path, say: Say = print) -> tuple[Task, State]:
+def prepare(
+    settings: Config,
+    frames: Frames,
+    out: Path,
+    say: Say = print,
+    saved: tuple[Parts, Rescaling] | None = None,
+) -> tuple[Task, State]:
     """Make the split, references, network, graphs and plan: all that settings and data determine.
+
+    Args:
+        saved: split and references of a run that goes on.
 
     Raises:
         InputError: they contradict each other.
     """
     wanted, n_frames = settings.data, frames.n_atoms.shape[0]
     numbers = wanted.n_train, wanted.n_valid, wanted.n_test
-    parts = split(n_frames, wanted.split, *numbers, settings.seed, frames.labeled)
+    if saved:
+        parts = as_split(saved[0], n_frames, out)
+    else:
+        parts = split(n_frames, wanted.split, *numbers, settings.seed, frames.labeled)
     if not frames.labeled.all():
         say(f"{(~frames.labeled).sum()} of {n_frames} frames have no label and are left out")
     for notice in _check_labels(settings, frames, parts):
         say(notice)
-    scale = _rescaling(settings, frames, parts)
+    scale = saved[1] if saved else _rescaling(settings, frames, parts)
     torch.manual_seed(settings.seed)
     dtype = DTYPES[settings.train.dtype]
     model = build(**settings.model.model_dump()).to(dtype)
@@ -221,28 +255,6 @@ def finish(task: Task, state: State, frames: Frames) -> dict:
     return results
 
 
-def metrics(out: Path) -> list[dict]:
-    """Rows of `metrics.jsonl`, one for each validation; a row cut short by a kill is left out."""
-    path = out / "metrics.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
-def _check_folder(out: Path, resume: bool) -> bool:
-    """Whether a run was started in `out`; refuse a folder where files would be overwritten."""
-    started = (out / "config.json").exists()
-    if started and not resume:
-        raise InputError(f"{out} already holds a run; choose another --out, or --resume it")
-    # a run that was killed before it wrote its configuration left the first two files at most
-    harmless = FILES[:2] if resume else ()
-    found = [name for name in FILES if (out / name).exists() and name not in harmless]
-    if found and not started:
-        raise InputError(
-            f"{out} holds {found[0]} but no config.json, so it is not a run; choose another --out"
-        )
-    return started
-
-
 def _rescaling(settings: Config, frames: Frames, parts: Split) -> Rescaling:
     """References and scale from the training frames."""
     training = frames.take(parts.train)
@@ -303,34 +315,29 @@ def _notices(settings: Config, task: Task, state: State, n_compositions: int) ->
     return notices
 
 
-def _restore(task: Task, state: State, frames: Frames, say: Say) -> None:
-    """Restore the state, after checking that settings and data are those of the run.
+def _restore(task: Task, state: State, before: Config, say: Say) -> None:
+    """Restore the state, after checking that the settings are those of the run.
 
     Raises:
         InputError: they are not, or the folder is damaged.
     """
-    out, config = task.out, task.plan.config
-    old, new = (_flat(c.model_dump()) for c in (read_json(out / "config.json"), config))
-    for key in sorted(old.keys() | new.keys()):
-        if key not in FREE and old.get(key) != new.get(key):
+    out = task.out
+    old, new = (_flat(c.model_dump()) for c in (before, task.plan.config))
+    # the data are the same, however they are called and read
+    free = {*FREE, *(f"data.{key}" for key in Data.model_fields if key not in SPLIT)}
+    for key in sorted((old.keys() | new.keys()) - free):
+        if old.get(key) != new.get(key):
             raise InputError(
                 f"--resume: {out} was started with {key}={old.get(key)}, not {new.get(key)}; only "
                 f"{', '.join(FREE)} may change"
             )
-    try:
-        started_with = str(json.loads((out / "split.json").read_text())["data"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{out / 'split.json'} is damaged; start a new run") from error
-    if not frames.has_fingerprint(started_with):
-        raise InputError(
-            f"the frames of {config.data.file} are not those that {out} was started with"
-        )
-    if (out / "state.safetensors").exists():
-        state.restore(out / "state.safetensors")
+    file = out / "state.safetensors"
+    if file.exists():
+        state.restore(file)
+        if state.epoch * task.plan.batches_per_epoch + state.position != state.step:
+            raise InputError(f"{file} is damaged: its counters contradict each other")
     say(f"resuming {out} at step {state.step}")
-    rows = [row for row in metrics(out) if row["step"] <= state.step]
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    write_bytes(out / "metrics.jsonl", lines.encode())
+    keep_metrics(out, state.step)
 
 
 def _flat(tables: dict, prefix: str = "") -> dict:

@@ -6,18 +6,60 @@ frames. A run that was killed and resumed therefore ends with the same bits as a
 
 from copy import deepcopy
 from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from gradpot.errors import InputError
 from gradpot.models.base import Model
 from gradpot.potential.checkpoint import read_tensors, write_tensors
+from gradpot.potential.header import Number, Positive, Section, validated
 from gradpot.train.optimizers import OPTIMIZERS
 from gradpot.train.weights import flatten, layout
 
 # 4: several optimizers
 FORMAT = 4
+
+
+Whole = Annotated[int, Field(strict=True, ge=0)]
+Seconds = Annotated[float, Field(strict=True, ge=0)]
+
+
+class Counters(Section):
+    """The numbers of a state."""
+
+    step: Whole = 0
+    """gradient steps done"""
+    epoch: Whole = 0
+    """epochs done"""
+    position: Whole = 0
+    """batches done in the current epoch"""
+    loss_sum: Number = 0.0
+    """over the steps since the last validation"""
+    loss_steps: Whole = 0
+    best: Annotated[float, Field(strict=True, allow_inf_nan=True)] = float("inf")
+    """lowest validation score"""
+    since_best: Whole = 0
+    """validations since then"""
+    plateau: Positive = 1.0
+    """factor of the learning rate in the plateau schedule"""
+    since_plateau: Whole = 0
+    """validations since it fell, or since the best"""
+    wall_s: Seconds = 0.0
+    cpu_s: Seconds = 0.0
+    compile_wall_s: Seconds = 0.0
+    """part of `wall_s`"""
+    compile_cpu_s: Seconds = 0.0
+    """part of `cpu_s`"""
+
+
+class Header(Section):
+    """The header of a `state.safetensors`."""
+
+    format: Literal[4]
+    counters: Counters
 
 
 class State:
@@ -37,23 +79,23 @@ class State:
         optimizers: each for a part of the weights, see `optimizers`.
     """
 
-    # counters, saved and restored by these names
-    step: int = 0  # gradient steps done
-    epoch: int = 0  # epochs done
-    position: int = 0  # batches done in the current epoch
-    loss_sum: float = 0.0  # over the steps since the last validation
-    loss_steps: int = 0
-    best: float = float("inf")  # lowest validation score
-    since_best: int = 0  # validations since then
-    plateau: float = 1.0  # factor of the learning rate in the plateau schedule
-    since_plateau: int = 0  # validations since it fell, or since the best
-    wall_s: float = 0.0
-    cpu_s: float = 0.0
-    # parts of these
-    compile_wall_s: float = 0.0
-    compile_cpu_s: float = 0.0
+    # saved and restored by the names that `Counters` has; `vars` of it are set here
+    step: int
+    epoch: int
+    position: int
+    loss_sum: float
+    loss_steps: int
+    best: float
+    since_best: int
+    plateau: float
+    since_plateau: int
+    wall_s: float
+    cpu_s: float
+    compile_wall_s: float
+    compile_cpu_s: float
 
     def __init__(self, model: Model, optimizer: str, weight_decay: float = 0.0):
+        vars(self).update(Counters())
         self.model: Model = model.train()
         self.average: Model = deepcopy(model).requires_grad_(False).eval()
         self.weights, self.averages = flatten(model), flatten(self.average)
@@ -95,44 +137,55 @@ class State:
         return better
 
     def save(self, path: Path) -> None:
-        """Write everything to one safetensors file, all or nothing.
-
-        Tensors are named model.*, average.* and optimizer.NUMBER.WEIGHT.MOMENT; the counters are
-        in the header.
-        """
-        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
-        for n, optimizer in enumerate(self.optimizers):
-            for i, moments in optimizer.state_dict()["state"].items():
-                tensors |= {f"optimizer.{n}.{i}.{k}": v for k, v in moments.items()}
-        counters = {name: getattr(self, name) for name in State.__annotations__}
-        write_tensors(path, tensors, {"format": FORMAT, "counters": counters})
+        """Write everything to one safetensors file, all or nothing."""
+        counters = {name: getattr(self, name) for name in Counters.model_fields}
+        write_tensors(path, self._tensors(), {"format": FORMAT, "counters": counters})
 
     def restore(self, path: Path) -> None:
         """Read everything from a file that `save` wrote for the same model and optimizer.
 
         Raises:
-            InputError: the file belongs to another model or another version of gradpot.
+            InputError: the file is damaged, or belongs to another model or version of gradpot.
         """
-        tensors, header = read_tensors(path)
-        if header["format"] != FORMAT:
+        tensors, content = read_tensors(path)
+        if type(content.get("format")) is int and content["format"] != FORMAT:
             raise InputError(
                 f"{path} was written by another version of gradpot: its format is "
-                f"{header['format']}, not {FORMAT}; start a new run"
+                f"{content['format']}, not {FORMAT}; start a new run"
             )
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
+        counters = validated(Header, content, path).counters
+        if counters.step:
+            self._fill_optimizers()
+        expected = self._tensors()
+        for name in sorted(tensors.keys() ^ expected.keys()):
+            what = "lacks" if name in expected else "has an unknown"
+            raise InputError(f"{path} is damaged, or does not fit this model: it {what} {name}")
         for name, tensor in tensors.items():
-            part, _, key = name.partition(".")
-            parts[part][key] = tensor
-        try:
-            self.model.load_state_dict(parts["model"])
-            self.average.load_state_dict(parts["average"])
-        except RuntimeError as error:
-            raise InputError(f"{path} does not fit this model: {error}") from error
-        saved = [optimizer.state_dict() for optimizer in self.optimizers]
-        for key, tensor in parts["optimizer"].items():
-            n, i, kind = key.split(".")
-            saved[int(n)]["state"].setdefault(int(i), {})[kind] = tensor
-        for optimizer, content in zip(self.optimizers, saved, strict=True):
-            optimizer.load_state_dict(content)
-        vars(self).update(header["counters"])
+            kind, wanted = ((x.dtype, tuple(x.shape)) for x in (tensor, expected[name]))
+            if kind != wanted:
+                raise InputError(
+                    f"{path} does not fit this model: {name} is {kind[0]} {kind[1]}, not "
+                    f"{wanted[0]} {wanted[1]}"
+                )
+            if not tensor.isfinite().all():
+                raise InputError(f"{path} is damaged: {name} is not finite")
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                expected[name].copy_(tensor)
+        vars(self).update(counters)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """All tensors: model.*, average.* and optimizer.NUMBER.WEIGHT.MOMENT."""
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        for n, optimizer in enumerate(self.optimizers):
+            for i, moments in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer.{n}.{i}.{k}": v for k, v in moments.items()}
+        return tensors
+
+    def _fill_optimizers(self) -> None:
+        """Let the optimizers make their moments, by a step that changes no weight."""
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = 0.0
+            optimizer.step()
