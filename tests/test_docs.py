@@ -67,7 +67,7 @@ def test_model_arguments_match_the_code(name):
 
 def test_modes_and_files_match_the_code():
     assert tuple(row[0] for row in table("mode")) == tuple(MODES)
-    assert {row[0] for row in table("file")} == {*FILES, "tensorboard/"}
+    assert {row[0] for row in table("file")} == {*FILES, "log.txt", "tensorboard/"}
 
 
 def test_the_citation_has_the_current_version():

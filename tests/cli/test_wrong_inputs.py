@@ -276,7 +276,7 @@ TABLE = [
     ),
     ("train --resume --out cut", r"cut/config\.json is damaged, or of another version of gradpot"),
     ("train --resume --out changed", r"changed/config\.json is damaged.*unknown key 'train\.size'"),
-    ("train --resume --out stale", r"stale/split\.json is damaged; start a new run"),
+    ("train --resume --out stale", r"stale/split\.json is damaged: content is \[\], but"),
     ("train --resume --out torn", r"torn/state\.safetensors is damaged or not a safetensors file"),
     # eval
     ("eval nosuch.safetensors water.npz", r"no such file: nosuch\.safetensors"),

@@ -262,27 +262,6 @@ def test_a_run_whose_time_went_into_compiling_has_a_model_and_says_so(tmp_path, 
     assert "the time was up after 1 steps, too few to learn from (3600 of 360" in said[-1]
 
 
-def test_the_schedule_begins_after_compiling(tmp_path, monkeypatch):
-    """The rate is high when the steps begin, though a third of the time is gone."""
-    module = importlib.import_module("gradpot.train.run")
-    make_step = module.gradient_step
-
-    def slow(task, state, say):
-        state.count_compiling(20.0, 20.0)
-        return make_step(task, state, say)
-
-    monkeypatch.setattr(module, "gradient_step", slow)
-    rates: list[float] = []
-
-    def watch(state, done, row):
-        rates.append(row["learning_rate"] if row else rates[-1] if rates else 1e-2)
-
-    keys = ("train.max_minutes=0.35", "train.warmup_steps=0", "train.valid_every=1")
-    run(tmp_path / "run", *keys, watch=watch)
-    assert rates[4] > 0.9e-2
-    assert rates[-1] < 1e-4
-
-
 def test_ctrl_c_after_the_last_step_says_what_is_done(tmp_path, monkeypatch):
     module = importlib.import_module("gradpot.train.run")
     measure, said = module.errors_of, []

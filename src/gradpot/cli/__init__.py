@@ -52,6 +52,13 @@ data_app = Commands(
 )
 app.add_typer(data_app, name="data", rich_help_panel=DATA)
 
+# a network of the user's own; only these words make gradpot run its code
+Own = Annotated[
+    str | None,
+    typer.Option(
+        "--model", metavar="FILE.py:CLASS", help="If the network is your own: its file and class"
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else")]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gradpot.cli import POTENTIALS, Json, app, print_json, say
+from gradpot.cli import POTENTIALS, Json, Own, app, print_json, say
 from gradpot.cli.reading import check_model
 from gradpot.errors import InputError
 from gradpot.locks import locked
@@ -22,6 +22,7 @@ def compile_command(
     dtype: Annotated[
         str | None, typer.Option(help="float32 or float64; default: as trained")
     ] = None,
+    own: Own = None,
     as_json: Json = False,
 ) -> None:
     """Compile a potential to run dynamics several times faster.
@@ -35,8 +36,11 @@ def compile_command(
     check_model(model)
 
     from gradpot.compile import cache, package
+    from gradpot.models.own import add_own
     from gradpot.potential import checkpoint
 
+    if own:
+        add_own(own)
     potential = checkpoint.load(model)
     out = out or model.with_suffix(package.SUFFIX)
     _check_out(out, model)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradpot.cli import POTENTIALS, SIGNALED, Json, app, print_json, say
+from gradpot.cli import POTENTIALS, SIGNALED, Json, Own, app, print_json, say
 from gradpot.cli.reading import Reading, check_model, options
 from gradpot.errors import InputError, RunError, unknown
 from gradpot.locks import claimed, created
@@ -46,6 +46,7 @@ def md_command(
         str | None, typer.Option(help="float32 or float64; default: as trained")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto")] = "cpu",
+    own: Own = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of torch; default: 1 below 100 atoms")
     ] = None,
@@ -60,6 +61,10 @@ def md_command(
     if compile not in COMPILE:
         raise unknown("--compile", compile, COMPILE)
     check_model(model)
+    if own:
+        from gradpot.models.own import add_own
+
+        add_own(own)
     atoms = read_structure(structure, index, reading.length_unit)
     if settings.keep_velocities and not atoms.has("momenta"):
         raise InputError(f"--keep-velocities: {structure} has no momenta; leave the option out")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradpot.cli import POTENTIALS, SIGNALED, TOO_SOON, Json, app, print_json, say
+from gradpot.cli import POTENTIALS, SIGNALED, TOO_SOON, Json, Own, app, print_json, say
 from gradpot.cli.reading import Reading, check_model, locate, options
 from gradpot.errors import InputError, did_you_mean, shown
 from gradpot.locks import claimed, created
@@ -27,7 +27,8 @@ def train(
         str | None, typer.Option(help="Data file, or a name from `gradpot data list`")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Model: painn, gemnet-dt, dimenet++, schnet ...")
+        str | None,
+        typer.Option(help="Model: painn, schnet, gemnet-dt ..., or your own: FILE.py:CLASS"),
     ] = None,
     activation: Annotated[
         str | None, typer.Option(help="Activation: silu, irelu, ssp, tanh ...")
@@ -58,6 +59,10 @@ def train(
     seed                         of split, weights and order
     """
     flags = {f"data.{name}": value for name, value in vars(reading).items()}
+    if model and ".py:" in model:
+        from gradpot.models.own import add_own
+
+        model = add_own(model)
     flags |= {"data.file": data, "model.name": model, "model.activation": activation}
     flags |= {"train.device": device}
     config = _configuration(list(settings or []), flags, out, resume)
@@ -67,7 +72,7 @@ def train(
     from gradpot.cli.progress import TrainingProgress, print_errors
     from gradpot.train.run import train as run
 
-    stem = Path("runs") / f"{config.model.name}-{_stem(config.data.file)}"
+    stem = Path("runs") / f"{config.model.name.rpartition(':')[2]}-{_stem(config.data.file)}"
     with created(out) if out else claimed(stem) as folder, TrainingProgress() as progress:
         results = run(config, folder, resume, progress.say, progress.watch)
     if "stopped" in results:
@@ -107,6 +112,7 @@ def evaluate(
         typer.Option("--within-forces-eV-A", min=0.0, help="EFwT: largest force component error"),
     ] = 0.03,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto")] = "cpu",
+    own: Own = None,
     reading: Reading,
     as_json: Json = False,
 ) -> None:
@@ -121,9 +127,12 @@ def evaluate(
         raise InputError("--worst-first sorts the file of --out; give --out FILE.extxyz")
 
     from gradpot.cli.progress import print_errors
+    from gradpot.models.own import add_own
     from gradpot.potential.evaluate import evaluate_file
     from gradpot.potential.metrics import Within
 
+    if own:
+        add_own(own)
     if plot is None and os.access(model.parent, os.W_OK):
         plot = model.parent / f"parity-{_stem(file)}.png"
     within = Within(within_energy_eV, within_forces_eV_A)

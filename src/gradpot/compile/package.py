@@ -8,6 +8,7 @@ import hashlib
 import json
 import platform
 import reprlib
+import sys
 import zipfile
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from gradpot.errors import InputError, unknown
 from gradpot.graph.graph import Graph, Properties, find_triplets
+from gradpot.models import OWN
 from gradpot.models.base import Model
 from gradpot.potential.header import (
     LONGEST_HEADER,
@@ -227,6 +229,9 @@ def fingerprint(potential: Potential) -> str | None:
     known = [spec, sorted(potential.references.items()), potential.scale]
     if potential.seen:
         known.append(potential.seen.model_dump())
+    if OWN in spec["name"]:  # its code is no part of gradpot, so it can change on its own
+        file = sys.modules[type(potential.model).__module__].__file__
+        known.append(Path(file or "").read_text())
     digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode())
     for name, tensor in sorted(potential.model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype}".encode())

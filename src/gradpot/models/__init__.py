@@ -38,6 +38,8 @@ EXTERNAL = {
     "schnetpack/schnet": ("schnetpack", "SchNet"),
     "schnetpack/painn": ("schnetpack", "PaiNN"),
 }
+# in the name of a network of the user's own, between file and class; see `own.add_own`
+OWN = ".py:"
 # arguments whose value is one of a few names
 NAMES = {
     "filter": FILTERS,
@@ -59,7 +61,7 @@ def build(name: str, **arguments: object) -> Model:
     """Make a model that remembers how it was made, in `.spec`, so that it can be saved.
 
     Args:
-        name: one of `MODELS` or of `EXTERNAL`.
+        name: one of `MODELS` or of `EXTERNAL`, or what `own.add_own` returned.
         arguments: of its class; the others have the defaults of the class.
 
     Raises:
@@ -76,6 +78,11 @@ def model_class(name: str) -> type[Model]:
     """The class of a model; this may import the package that it comes from."""
     if name in MODELS:
         return MODELS[name]
+    if OWN in name:
+        raise InputError(
+            f"{name} is somebody's own network, whose code runs only if you name its file: "
+            f"--model FOLDER/{name}"
+        )
     if name not in EXTERNAL:
         raise unknown("model", name, (*MODELS, *EXTERNAL), other_names.MODELS)
     file, kind = EXTERNAL[name]
@@ -90,7 +97,7 @@ def model_class(name: str) -> type[Model]:
 
 def specification(name: str, **arguments: object) -> dict[str, Any]:
     """All arguments of a model, checked, without making the model."""
-    parameters = inspect.signature(model_class(name)).parameters
+    parameters = inspect.signature(model_class(name), eval_str=True).parameters
     for key, value in arguments.items():
         if key not in parameters:
             raise unknown(f"argument of {name}", key, parameters, other_names.ARGUMENTS)
