@@ -309,7 +309,10 @@ TABLE = [
     (f"md {MODEL} h2.xyz --index 5", r"h2\.xyz has no structures at index '5'"),
     (f"md {MODEL} h2.xyz --index x", r"bad index 'x'"),
     (f"md {MODEL} H2O --ensemble nvt", r"unknown ensemble 'nvt' \(did you mean langevin\?\)"),
-    (f"md {MODEL} H2O --ensemble npt", r"npt needs a cell that is periodic along all three axes"),
+    (
+        f"md {MODEL} CH3CH2OH --ensemble npt",
+        r"npt needs a cell that is periodic along all three axes",
+    ),
     (f"md {MODEL} H2O --temperature-K hot", r"Invalid value for '--temperature-K'"),
     (f"md {MODEL} H2O --temperature-K -1", r"temperature_K is -1\.0 but must not be negative"),
     (f"md {MODEL} H2O --temperature-K nan", r"temperature_K is nan but must not be negative"),

@@ -8,7 +8,14 @@ from scipy.special import erf, expit
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from gradpot.errors import InputError
-from gradpot.nn.activations import ACTIVATIONS, FAMILIES, activation, gain, look_up
+from gradpot.nn.activations import (
+    ACTIVATIONS,
+    FAMILIES,
+    QUADRATIC,
+    activation,
+    gain,
+    look_up,
+)
 
 # zero, the joints of the activations in NAMES, and points on both sides of each
 JOINTS = np.array([-1.5, 0.0, 1.5, 2.0])
@@ -243,3 +250,11 @@ def test_a_number_in_parentheses():
 def test_wrong_names_say_what_is_expected(name, text):
     with pytest.raises(InputError, match=text):
         activation(name)
+
+
+@pytest.mark.filterwarnings("ignore:.*discontinuous")
+@pytest.mark.parametrize("name", [*ACTIVATIONS, *FAMILIES])
+def test_which_activations_are_quadratic(name):
+    with torch.no_grad():
+        near, far = (float(activation(name)(torch.tensor([x]))) for x in (500.0, 1000.0))
+    assert (far > 3 * near > 0) == (name in QUADRATIC)

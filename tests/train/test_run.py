@@ -336,6 +336,22 @@ def test_nonfinite_loss_stops_and_keeps_the_last_good_model(tmp_path):
     assert all(torch.isfinite(p).all() for p in potential.parameters())
 
 
+@pytest.mark.parametrize(
+    ("chosen", "remedy"),
+    [
+        ("model.activation=irelu", "set model.output_activation=irelu instead"),
+        ("model.output_activation=irelu", "lower train.learning_rate"),
+    ],
+)
+def test_a_lost_network_is_told_what_helps(tmp_path, chosen, remedy):
+    """DimeNet++ with IReLU everywhere is lost at any rate; otherwise a lower rate helps."""
+    kept = [key for key in SMALL if "learning_rate" not in key]
+    keys = [chosen, "model.name=dimenet++", "train.learning_rate=1e9", "train.clip_norm=1e9"]
+    tables = override({}, [*kept, *keys, "train.epochs=20"])
+    with pytest.raises(RunError, match=rf"loss is .* at step .*{remedy}"):
+        train(config(tables), tmp_path / "run", say=lambda line: None)
+
+
 def test_data_that_look_wrong_are_reported(tmp_path):
     file, said = embedded_copy(tmp_path / "data.npz", sign=-1.0), []
     train(settings(f"data.file={file}", "train.epochs=1"), tmp_path / "flipped", say=said.append)

@@ -58,6 +58,8 @@ FAMILIES: dict[str, Callable[..., Activation]] = {
     "tent": tent,
     "irelu_spline": IReLUSpline,
 }
+# those that grow like x²
+QUADRATIC = ("irelu", "squared_relu", "leaky_irelu", "ielu")
 
 
 def activation(name: str) -> Activation:

@@ -13,6 +13,7 @@ from gradpot.compile.step import Gradients
 from gradpot.errors import RunError
 from gradpot.graph.dataset import Batch, batch, random_rotations, rotated
 from gradpot.models.base import Model
+from gradpot.nn.activations import QUADRATIC
 from gradpot.nn.norm import measure
 from gradpot.potential.checkpoint import save
 from gradpot.potential.evaluate import errors_of, sizes
@@ -128,14 +129,28 @@ def _finite(loss: float, task: Task, state: State, index: Tensor) -> float:
     if np.isfinite(loss):
         return loss
     where = f"loss is {loss} at step {state.step + 1}, frames {index.tolist()} of the file: check "
+    remedy = _lost_in_depth(task.plan.config.model.model_dump())
     if not state.step:
-        raise RunError(f"{where}their labels, or choose another model.activation")
+        raise RunError(f"{where}their labels, or {remedy or 'choose another model.activation'}")
     kept = task.out / "model.safetensors"
     if not kept.exists():
         save(potential(task, state), kept)
-    raise RunError(
-        f"{where}their labels, or lower train.learning_rate or train.clip_norm; "
-        f"the last good model is {kept}"
+    remedy = remedy or "lower train.learning_rate or train.clip_norm"
+    raise RunError(f"{where}their labels, or {remedy}; the last good model is {kept}")
+
+
+def _lost_in_depth(model: dict) -> str:
+    """What helps a network that a quadratic activation blows up at any rate; else nothing.
+
+    Networks that stack such activations without skip connections, DimeNet++ and GemNet-dT, have an
+    `output_activation`: it may be quadratic, because nothing is stacked on it.
+    """
+    name = str(model.get("activation")).partition("(")[0]
+    if "output_activation" not in model or name not in QUADRATIC:
+        return ""
+    return (
+        f"leave out model.activation={model['activation']}, with which {model['name']} does not "
+        f"train at any rate, and set model.output_activation={model['activation']} instead"
     )
 
 
