@@ -3,18 +3,22 @@
 import hashlib
 import io
 import json
+import random
 import re
 import socket
+import subprocess
+import sys
 import tarfile
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gradpot.data.catalog import catalog, download
 from gradpot.errors import InputError
-from gradpot.locks import locked
 
 MOLECULES = (
     *("aspirin", "azobenzene", "benzene", "ethanol", "malonaldehyde"),
@@ -48,6 +52,9 @@ class Server:
         self.breaks = 0
         self.requests: list[tuple[str, str | None]] = []
         self.sent = 0
+        self.status = 200
+        self.says_length = True
+        self.pause_s = 0.0
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         asked = handler.headers.get("Range")
@@ -65,12 +72,13 @@ class Server:
             handler.send_header("Content-Length", "0")
             handler.end_headers()
             return
-        handler.send_response(206 if begin else 200)
+        handler.send_response(206 if begin else self.status)
         if begin:
             handler.send_header("Content-Range", f"bytes {begin}-{len(body) - 1}/{len(body)}")
         if self.tag:
             handler.send_header("ETag", self.tag)
-        handler.send_header("Content-Length", str(len(body) - begin))
+        if self.says_length:
+            handler.send_header("Content-Length", str(len(body) - begin))
         handler.end_headers()
         self.send(handler, body[begin:])
 
@@ -80,7 +88,9 @@ class Server:
             body = body[: self.break_after]
         # counted before it is sent: the client may be done before this line is
         self.sent += len(body)
-        handler.wfile.write(body)
+        for start in range(0, len(body), 20_000 if self.pause_s else len(body) or 1):
+            handler.wfile.write(body[start:][: 20_000 if self.pause_s else None])
+            time.sleep(self.pause_s)
 
 
 @pytest.fixture
@@ -100,6 +110,10 @@ def server(monkeypatch, tmp_path):
         mirror = f"http://127.0.0.1:{http.server_port}"
         monkeypatch.setenv(catalog.MIRROR_VARIABLE, mirror)
         monkeypatch.setenv(catalog.FOLDER_VARIABLE, str(tmp_path / "sets"))
+        # what the server has is smaller than the real sets
+        small = {"frames": 2000, "atoms": 9, "bytes": None}
+        table = {name: entry._replace(**small) for name, entry in catalog.entries().items()}
+        monkeypatch.setattr(catalog, "entries", lambda: table)
         yield state
         http.shutdown()
         thread.join()
@@ -222,7 +236,7 @@ def test_a_later_call_goes_on_where_the_earlier_stopped(server, monkeypatch):
     server.break_after, server.breaks = 400_000, 1
     with pytest.raises(InputError, match=r"broke after \d+ bytes; run again to resume"):
         catalog.fetch("rmd17:uracil")
-    part = catalog.path_of(catalog.find("rmd17:uracil")).with_suffix(".npz.part")
+    part = catalog.path_of(catalog.find("rmd17:uracil")).with_suffix(".part.npz")
     had = part.stat().st_size
     assert 400_000 - download.CHUNK <= had <= 400_000
     server.sent = 0
@@ -260,8 +274,8 @@ def test_a_run_killed_before_the_last_rename_is_completed(server):
     folder = catalog.default_folder()
     folder.mkdir()
     url = catalog.mirrored(catalog.find("md17:uracil").urls[0])
-    (folder / "md17_uracil.npz.part").write_bytes(NPZ)
-    (folder / "md17_uracil.npz.part.json").write_text(json.dumps({"url": url, "version": '"one"'}))
+    (folder / "md17_uracil.part.npz").write_bytes(NPZ)
+    (folder / "md17_uracil.part.npz.json").write_text(json.dumps({"url": url, "version": '"one"'}))
     assert catalog.fetch("md17:uracil").read_bytes() == NPZ
     assert server.sent == 0
 
@@ -270,17 +284,35 @@ def test_a_damaged_note_on_the_version_means_starting_anew(server):
     server.files[url_path("md17:uracil")] = NPZ
     folder = catalog.default_folder()
     folder.mkdir()
-    (folder / "md17_uracil.npz.part").write_bytes(NPZ[:1000])
-    (folder / "md17_uracil.npz.part.json").write_text("")
+    (folder / "md17_uracil.part.npz").write_bytes(NPZ[:1000])
+    (folder / "md17_uracil.part.npz.json").write_text("")
     assert catalog.fetch("md17:uracil").read_bytes() == NPZ
 
 
-def test_a_second_process_is_refused(server):
-    pytest.importorskip("fcntl")
-    part = catalog.default_folder() / "md17_uracil.npz.part"
-    part.parent.mkdir()
-    with locked(part), pytest.raises(InputError, match="in use by process"):
-        catalog.fetch("md17:uracil")
+FETCH = "import sys; from gradpot.data.catalog import catalog; print(catalog.fetch(sys.argv[1]))"
+
+
+def fetching(name: str) -> subprocess.Popen:
+    """Another process that fetches a set of the real table."""
+    command = [sys.executable, "-W", "ignore", "-c", FETCH, name]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_two_processes_share_one_download(server):
+    """The second waits for the first, and finds the file."""
+    xyz = "27\n\n" + "H 0 0 0\n" * 27
+    server.files[url_path("3bpa:test-300K")] = xyz.encode() * 300
+    server.pause_s = 0.2
+    both = [fetching("3bpa:test-300K") for _ in range(2)]
+    for process in both:
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out) == (0, f"{catalog.default_folder()}/3bpa_test_300K.xyz\n")
+        assert "Traceback" not in err
+    assert len(server.requests) == 1
+    assert left_over(catalog.default_folder()) == [
+        "3bpa_test_300K.xyz",
+        "3bpa_test_300K.xyz.sha256",
+    ]
 
 
 # checksums
@@ -327,11 +359,137 @@ def test_a_file_put_there_by_hand_is_used(nobody):
         catalog.fetch("md22:DHA")
 
 
-def test_a_login_page_is_not_taken_for_data(server):
-    server.files[url_path("md17:uracil")] = b"<!DOCTYPE html><title>Log in</title>"
-    with pytest.raises(InputError, match="something that is not an npz file"):
+# sets without a checksum
+
+
+def is_refused(name: str, message: str) -> None:
+    """The answer is refused, and nothing of it stays."""
+    with pytest.raises(InputError, match=message):
+        catalog.fetch(name)
+    assert list(catalog.default_folder().iterdir()) == []
+
+
+XYZ = b"1\nenergy=1 pbc=F\nHe 0 0 0\n"
+
+
+def of_xyz(server, monkeypatch, frames: int | None, body: bytes) -> str:
+    """Serve a set of helium atoms, of which the table knows the number of frames or not."""
+    name = "3bpa:test-300K"
+    entry = catalog.find(name)._replace(frames=frames, atoms=1)
+    table = {**catalog.entries(), name: entry}
+    monkeypatch.setattr(catalog, "entries", lambda: table)
+    server.files[url_path(name)] = body
+    return name
+
+
+@pytest.mark.parametrize("name", ["md17:uracil", "3bpa:test-300K"])
+@pytest.mark.parametrize("body", [b"<!DOCTYPE html><title>Log in</title>", b"", b"\0" * 99])
+def test_a_login_page_is_not_taken_for_data(server, name, body):
+    server.files[url_path(name)] = body
+    is_refused(name, "the host sent something that is no such data set|416|200")
+
+
+@pytest.mark.parametrize("status", [202, 203, 204, 206])
+def test_only_success_is_success(server, status):
+    server.files[url_path("md17:uracil")], server.status = NPZ, status
+    is_refused("md17:uracil", str(status))
+
+
+@pytest.mark.parametrize("end", [len(NPZ) // 2, len(NPZ) - 1])
+def test_half_an_npz_from_a_host_that_does_not_say_its_length(server, end):
+    server.files[url_path("md17:uracil")], server.says_length = NPZ[:end], False
+    is_refused("md17:uracil", "the host sent something that is no such data set")
+
+
+def test_half_a_text_file_from_a_host_that_does_not_say_its_length(server, monkeypatch):
+    server.says_length = False
+    is_refused(of_xyz(server, monkeypatch, 40, XYZ * 20), "sent 20 frames, but the set has 40")
+    is_refused(of_xyz(server, monkeypatch, None, XYZ * 20 + XYZ[:9]), "no such data set")
+    is_refused(of_xyz(server, monkeypatch, None, XYZ * 20), "did not say how long the file is")
+    path = catalog.fetch(of_xyz(server, monkeypatch, 20, XYZ * 20))
+    assert path.read_bytes() == XYZ * 20
+
+
+def test_another_set_than_asked_for(server, monkeypatch):
+    name = of_xyz(server, monkeypatch, 20, XYZ * 19)
+    is_refused(name, "sent 19 frames, but the set has 20")
+    name = of_xyz(server, monkeypatch, 20, (b"2" + XYZ[1:] + b"He 0 0 1\n") * 20)
+    is_refused(name, "sent frames of 2 atoms, but the set has 1 each")
+
+
+def test_another_size_than_recorded(server, monkeypatch):
+    entry = catalog.find("md17:uracil")._replace(bytes=len(NPZ) + 1)
+    monkeypatch.setattr(catalog, "entries", lambda: {"md17:uracil": entry})
+    server.files[url_path("md17:uracil")] = NPZ
+    is_refused("md17:uracil", rf"sent {len(NPZ)} bytes, but the file has {len(NPZ) + 1}")
+
+
+def test_an_empty_record_of_a_killed_process_is_no_checksum(server):
+    server.files[url_path("md17:uracil")] = NPZ
+    catalog.default_folder().mkdir()
+    (catalog.default_folder() / "md17_uracil.npz.sha256").write_text("")
+    assert catalog.fetch("md17:uracil").read_bytes() == NPZ
+
+
+@pytest.mark.slow
+def test_a_killed_download_leaves_nothing_under_the_final_name(server):
+    """Ten kills at random moments; every next call takes up what the killed one left."""
+    generator, folder = random.Random(0), catalog.default_folder()
+    body = b"".join(b"15\n%d\n" % i + b"H 0 0 0\n" * 15 for i in range(5000))
+    server.files[url_path("3bpa:test-300K")], server.pause_s = body, 0.05
+    for _ in range(10):
+        process = fetching("3bpa:test-300K")
+        time.sleep(generator.uniform(0.3, 1.5))
+        process.kill()
+        process.communicate()
+        left = {path.name for path in folder.iterdir()} if folder.exists() else set()
+        assert "3bpa_test_300K.xyz" not in left
+        if "3bpa_test_300K.part.xyz" in left:
+            part = (folder / "3bpa_test_300K.part.xyz").read_bytes()
+            assert body.startswith(part)
+    server.pause_s = 0.0
+    entry = catalog.find("3bpa:test-300K")._replace(frames=5000, atoms=15)
+    catalog.entries()["3bpa:test-300K"] = entry
+    assert catalog.fetch("3bpa:test-300K").read_bytes() == body
+    assert left_over(folder) == ["3bpa_test_300K.xyz", "3bpa_test_300K.xyz.sha256"]
+
+
+def test_an_old_beginning_is_never_joined_with_a_new_version(server, monkeypatch):
+    """Not even by a process that is killed when it has just learned of the new version."""
+    server.files[url_path("md17:uracil")] = NPZ
+    folder = catalog.default_folder()
+    folder.mkdir()
+    url = catalog.mirrored(catalog.find("md17:uracil").urls[0])
+    part = folder / "md17_uracil.part.npz"
+    part.write_bytes(NPZ[::-1][:400_000])
+    (folder / "md17_uracil.part.npz.json").write_text(json.dumps({"url": url, "version": '"old"'}))
+    seen = []
+    write = Path.write_text
+
+    def killed(path, text, *rest):
+        seen.append((json.loads(text)["version"], part.stat().st_size))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", killed)
+    with pytest.raises(KeyboardInterrupt):
         catalog.fetch("md17:uracil")
-    assert not catalog.path_of(catalog.find("md17:uracil")).exists()
+    monkeypatch.setattr(Path, "write_text", write)
+    assert seen == [('"one"', 0)]
+    assert catalog.fetch("md17:uracil").read_bytes() == NPZ
+
+
+def test_a_full_disk_is_one_line_and_what_has_arrived_stays(server):
+    """A limit on the size of files stands for the full disk."""
+    server.files[url_path("3bpa:test-300K")] = XYZ * 20_000
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000)); "
+    run = "from gradpot.cli import main; main()"
+    command = [sys.executable, "-c", limit + run, "data", "fetch", "3bpa:test-300K"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    part = catalog.default_folder() / "3bpa_test_300K.part.xyz"
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1] == f"error: file too large: {part}"
+    assert (XYZ * 20_000).startswith(part.read_bytes())
+    assert part.stat().st_size > 200_000
 
 
 # failures

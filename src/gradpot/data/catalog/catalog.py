@@ -4,7 +4,8 @@
 of the platform, and are compared with the checksum of the table every time they are used. If
 nobody publishes a checksum, the first download writes the file's own SHA-256 beside it
 (`FILE.sha256`): that cannot tell whether the first download was right, but every later use and
-download is compared with it.
+download is compared with it. Such a download must read as data of the size, the number of frames
+and of atoms that the table says, and nothing else gets to its name.
 
 An institute without access to the internet can keep the files on a server of its own: with
 `GRADPOT_DATA_MIRROR=http://data.example.org/sets`, that address replaces the scheme and host of
@@ -15,15 +16,17 @@ import os
 import shutil
 import tarfile
 import tomllib
-import zipfile
+from collections.abc import Callable
 from contextlib import suppress
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from gradpot.data.catalog import download
 from gradpot.errors import InputError, did_you_mean
+from gradpot.locks import locked
+from gradpot.process import write_bytes
 
 FOLDER_VARIABLE, MIRROR_VARIABLE = "GRADPOT_DATA", "GRADPOT_DATA_MIRROR"
 
@@ -121,24 +124,43 @@ def fetch(name: str, folder: str | Path | None = None, progress: bool = False) -
 
     Raises:
         InputError: the name is unknown; no host answers (the message says what to download and
-            where to put it); or a checksum differs (such a file is kept as FILE.bad).
+            where to put it); a host sends something else than the catalog says; or the checksum of
+            a file that is there differs (such a file is kept as FILE.bad).
+        OSError: the disk is full; what has arrived stays for the next call.
     """
     entry = find(name)
     path = path_of(entry, folder)
     if not entry.urls or _is_good(path, entry.checksum):
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not _from_archive(path, entry):
-        problems = _download(entry.urls, path, _known(path, entry.checksum), progress)
-        hint = f"download {entry.urls[0]} elsewhere and put it at {path.absolute()}"
-        if problems and entry.archive:
-            urls, archive = entry.archive.urls, path.with_name(entry.archive.file)
-            problems += _download(urls, archive, entry.archive.checksum, progress)
-            hint += f" (or {urls[0]} at {archive.absolute()})"
-        if problems and not _from_archive(path, entry):
-            raise InputError(f"could not get {entry.name} ({'; '.join(problems)}): {hint}")
-    _record(path, entry.checksum)
+    with locked(path, wait=True):
+        # another process may have put it there meanwhile
+        if not _is_good(path, entry.checksum):
+            _get(path, entry, progress)
+            _record(path, entry.checksum)
     return path
+
+
+def _get(path: Path, entry: Entry, progress: bool) -> None:
+    """Put the file of a data set at `path`: from its archive if that is here, or from the host."""
+    if _from_archive(path, entry):
+        return
+
+    def problem(part: Path, whole: bool) -> str | None:
+        known = _known(path, entry.checksum)
+        return _wrong_checksum(part, known) if known else _wrong_content(part, entry, whole)
+
+    problems = _download(entry.urls, path, problem, progress)
+    hint = f"download {entry.urls[0]} elsewhere and put it at {path.absolute()}"
+    if problems and entry.archive:
+        kept, archive = entry.archive, path.with_name(entry.archive.file)
+        with locked(archive, wait=True):
+            if not archive.exists():
+                check = lambda part, whole: _wrong_checksum(part, kept.checksum)  # noqa: E731
+                problems += _download(kept.urls, archive, check, progress)
+        hint += f" (or {kept.urls[0]} at {archive.absolute()})"
+    if problems and not _from_archive(path, entry):
+        raise InputError(f"could not get {entry.name} ({'; '.join(problems)}): {hint}")
 
 
 def locate(name_or_path: str | Path) -> tuple[Path, dict[str, str]]:
@@ -184,14 +206,16 @@ def _is_good(path: Path, checksum: str | None) -> bool:
 def _known(path: Path, checksum: str | None) -> str | None:
     """The expected checksum: recorded beside the file, or else that of the table."""
     record = path.with_name(path.name + ".sha256")
-    return "sha256:" + record.read_text().split()[0] if record.exists() else checksum
+    words = record.read_text().split() if record.exists() else []
+    return "sha256:" + words[0] if words else checksum
 
 
 def _record(path: Path, checksum: str | None) -> None:
     """Write FILE.sha256, in the format of sha256sum, unless the table has this checksum."""
     record = path.with_name(path.name + ".sha256")
     if not record.exists() and (checksum is None or _hash(path, checksum) != checksum):
-        record.write_text(f"{_hash(path, 'sha256:').removeprefix('sha256:')}  {path.name}\n")
+        own = _hash(path, "sha256:").removeprefix("sha256:")
+        write_bytes(record, f"{own}  {path.name}\n".encode())
 
 
 def _hash(path: Path, like: str) -> str:
@@ -202,27 +226,65 @@ def _hash(path: Path, like: str) -> str:
     return f"{algorithm}:{pooch.file_hash(str(path), alg=algorithm)}"
 
 
-def _download(urls: tuple[str, ...], path: Path, checksum: str | None, progress: bool) -> list[str]:
-    """Try each URL until one succeeds; return what was wrong with each, or [] if one did."""
-    import pooch
+def _wrong_checksum(part: Path, checksum: str) -> str | None:
+    """What is wrong with a file that should have this checksum, or None."""
+    got = _hash(part, checksum)
+    return None if got == checksum else f"wrong checksum: expected {checksum} but got {got}"
+
+
+def _wrong_content(part: Path, entry: Entry, whole: bool) -> str | None:
+    """Why a file is not what the catalog says, or None; `whole` if all of it has arrived for sure.
+
+    For sets whose checksum nobody publishes.
+    """
+    from gradpot.data.files import read
+
+    if entry.bytes not in (None, n_bytes := download.size(part)):
+        return f"the host sent {n_bytes} bytes, but the file has {entry.bytes}"
+    try:
+        n_atoms = read(part, entry.energy_unit, entry.length_unit).n_atoms
+    except InputError as error:
+        text = str(error).replace(str(part), "it")
+        return f"the host sent something that is no such data set: {text}"
+    if entry.frames not in (None, n_atoms.shape[0]):
+        return f"the host sent {n_atoms.shape[0]} frames, but the set has {entry.frames}"
+    if entry.atoms is not None and (n_atoms != entry.atoms).any():
+        return f"the host sent frames of {n_atoms.max()} atoms, but the set has {entry.atoms} each"
+    if not whole and entry.frames is None:
+        return "the host did not say how long the file is, so that its end may be missing"
+    return None
+
+
+def _download(
+    urls: tuple[str, ...],
+    path: Path,
+    problem: Callable[[Path, bool], str | None],
+    progress: bool,
+) -> list[str]:
+    """Try each URL until one succeeds; return what was wrong with each, or [] if one did.
+
+    `problem` says what is wrong with a file, given whether all of it has arrived for sure. Only a
+    file without a problem gets to `path`; another one is removed.
+    """
     import requests
 
-    pooch.get_logger().setLevel("WARNING")
-    part = path.with_name(path.name + ".part")
+    part = path.with_stem(path.stem + ".part")
     problems = []
     for url in map(mirrored, urls):
-        get: Any = partial(download.resume, part=part, progress=progress)
         try:
-            pooch.retrieve(url, checksum, fname=path.name, path=path.parent, downloader=get)
-        except InputError:
-            raise
+            whole = download.resume(url, part, progress)
         except (requests.RequestException, ValueError) as error:
             problems.append(f"{url}: {_reason(error, part)}")
             continue
-        if path.suffix != ".npz" or zipfile.is_zipfile(path):
+        except OSError as error:  # such as a full disk; what has arrived stays
+            raise OSError(error.errno, error.strerror, error.filename or str(part)) from error
+        why = problem(part, whole)
+        if why is None:
+            part.replace(path)
+        download.forget(part)
+        if why is None:
             return []
-        path.unlink()  # a login page or the like, sent with status 200
-        problems.append(f"{url}: the host sent something that is not an npz file")
+        problems.append(f"{url}: {why}")
     return problems
 
 
@@ -250,7 +312,7 @@ def _reason(error: Exception, part: Path) -> str:
         return "no answer"
     if isinstance(error, requests.ConnectionError):
         return "cannot connect"
-    return str(error).partition(". Deleted")[0]
+    return str(error)
 
 
 def _from_archive(path: Path, entry: Entry) -> bool:
@@ -280,6 +342,10 @@ def extract(archive: Path, member: str, path: Path) -> None:
             source = tar.extractfile(member)
         if source is None:
             raise InputError(f"{archive} has no file {member}; delete it and fetch again")
-        with source, open(part, "wb") as target:
-            shutil.copyfileobj(source, target, 1 << 20)
+        try:
+            with source, open(part, "wb") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+        except OSError as error:  # such as a full disk
+            part.unlink(missing_ok=True)
+            raise OSError(error.errno, error.strerror, str(part)) from error
     part.replace(path)
