@@ -82,7 +82,13 @@ def md_command(
         with signals() as stop, MDProgress(settings) as progress:
             summary = md.run(atoms, settings, folder, progress.watch, stop)
             signal = stop()
-        dynamics(md.read_log(folder / md.LOG), folder / "md.png")
+        thermostat = settings.ensemble != "nve"
+        dynamics(
+            md.read_log(folder / md.LOG),
+            folder / "md.png",
+            target_K=settings.temperature_K if thermostat else None,
+            target_GPa=settings.pressure_GPa,
+        )
     if as_json:
         print_json(summary)
     else:

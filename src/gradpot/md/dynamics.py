@@ -17,6 +17,7 @@ import numpy as np
 from ase import Atoms, units
 from ase.io.extxyz import write_extxyz
 from ase.md.md import MolecularDynamics
+from ase.md.nose_hoover_chain import IsotropicMTKNPT
 from jaxtyping import Float
 
 from gradpot.errors import InputError, RunError
@@ -29,7 +30,8 @@ from gradpot.units import GPA
 
 TRAJECTORY, LOG, SUMMARY = "md.extxyz", "md.csv", "md.json"
 COLUMNS = ("time_fs", "potential_eV", "kinetic_eV", "total_eV", "temperature_K")
-NPT_COLUMNS = ("volume_A3", "pressure_GPa")
+# the conserved energy includes what thermostat and barostat have taken up
+NPT_COLUMNS = ("volume_A3", "pressure_GPa", "conserved_eV")
 # a deleted folder is noticed this soon; looking costs microseconds
 LOOK_EVERY_S = 1.0
 ADVICE = (
@@ -125,7 +127,7 @@ def _integrate(
     try:
         for _ in dynamics.irun(settings.n_steps):
             step = dynamics.nsteps
-            row = _observe(atoms, step * settings.timestep_fs, n_free, settings.ensemble)
+            row = _observe(dynamics, atoms, step * settings.timestep_fs, n_free)
             last = step == settings.n_steps or stop() != 0
             problem = limits.check_step(atoms, row["potential_eV"], row["temperature_K"])
             if not problem and (last or step % record.log_every == 0):
@@ -143,7 +145,9 @@ def _integrate(
     return None
 
 
-def _observe(atoms: Atoms, time_fs: float, n_free: int, ensemble: str) -> dict[str, float]:
+def _observe(
+    dynamics: MolecularDynamics, atoms: Atoms, time_fs: float, n_free: int
+) -> dict[str, float]:
     """A row of the log, by the names of its `columns`.
 
     The pressure includes the kinetic part, and is positive in compression.
@@ -151,10 +155,11 @@ def _observe(atoms: Atoms, time_fs: float, n_free: int, ensemble: str) -> dict[s
     potential, kinetic = atoms.get_potential_energy(), atoms.get_kinetic_energy()
     temperature = 2.0 * kinetic / (n_free * units.kB)
     values = [time_fs, potential, kinetic, potential + kinetic, temperature]
-    if ensemble == "npt":
+    if isinstance(dynamics, IsotropicMTKNPT):
         stress = atoms.get_stress(include_ideal_gas=True)
-        values += [atoms.cell.volume, -stress[:3].mean() / GPA]
-    return dict(zip(columns(ensemble), map(float, values), strict=True))
+        pressure = -stress[:3].mean() / GPA
+        values += [atoms.cell.volume, pressure, dynamics.get_conserved_energy()]
+    return dict(zip((*COLUMNS, *NPT_COLUMNS), map(float, values), strict=False))
 
 
 def columns(ensemble: str) -> tuple[str, ...]:

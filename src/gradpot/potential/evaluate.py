@@ -132,7 +132,9 @@ def evaluate_file(
     elif plot:
         from gradpot.report.figures import parity
 
-        parity(predicted, labels, n_atoms, plot)
+        count = f"{n_atoms.shape[0]} frames"
+        title = f"{type(potential.model).__name__} on {Path(file).name}: {count}"
+        parity(predicted, labels, n_atoms, plot, title)
     return errors(predicted, labels, n_atoms, within)
 
 

@@ -249,9 +249,14 @@ def finish(task: Task, state: State, frames: Frames) -> dict:
         "out": str(task.out),
     }
     write_json(task.out / "results.json", results)
-    learning_curve(metrics(task.out), task.out / "learning_curve.png")
-    shown = (test if test.shape[0] else valid)[:PLOTTED]
-    parity(*evaluate(best, whole, shown), sizes(whole)[shown], task.out / "parity.png")
+    per_atom = torch.unique(sizes(whole)).shape[0] > 1
+    learning_curve(metrics(task.out), task.out / "learning_curve.png", per_atom)
+    name, part = ("test", test) if test.shape[0] else ("validation", valid)
+    shown, count = part[:PLOTTED], f"{part.shape[0]} frames"
+    if shown.shape[0] < part.shape[0]:
+        count = f"the first {PLOTTED} of {count}"
+    title = f"{type(best.model).__name__} on the {name} set: {count}"
+    parity(*evaluate(best, whole, shown), sizes(whole)[shown], task.out / "parity.png", title)
     return results
 
 
