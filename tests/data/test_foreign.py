@@ -103,6 +103,8 @@ def test_folders(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.cif", "POSCAR", "a.pdb"])
-def test_structures_alone_are_read_for_dynamics(tmp_path, name):
+def test_structures_alone_are_read_for_dynamics_and_not_for_training(tmp_path, name):
     write(tmp_path / name, bulk("NaCl", "rocksalt", 5.6))
     assert str(read_structures(tmp_path / name)[0].symbols) in ("NaCl", "ClNa")
+    with pytest.raises(InputError, match=r"structures without energies and forces: label them"):
+        read(tmp_path / name)

@@ -35,6 +35,11 @@ if TYPE_CHECKING:
     from ase.db.row import AtomsRow
 
 ASE_UNITS = Declared("eV", "Ang")
+# ASE's names of formats that hold structures and no labels
+STRUCTURES = {
+    *("vasp", "vasp-xdatcar", "cif", "proteindatabank", "sdf", "mol", "gromacs", "gromos"),
+    *("lammps-data", "espresso-in", "aims", "gaussian-in", "nwchem-in", "turbomole", "gen"),
+}
 # u; isotopes of hydrogen that have a symbol of their own
 ISOTOPES = {"D": 2.014, "T": 3.016}
 # stand for D and T while ASE reads; no file has them as atomic numbers
@@ -65,9 +70,19 @@ def read_ase(path: Path, wanted: Keys) -> Raw:
     """What a file that ASE reads holds, in ASE's units unless an extxyz file states others.
 
     Raises:
-        InputError: ASE cannot read the file, or a label has a wrong shape.
+        InputError: ASE cannot read the file, its format has no labels, or one has a wrong shape.
     """
-    return with_labels(path, load(path), wanted)
+    from ase.io.formats import filetype
+
+    raw = with_labels(path, load(path), wanted)
+    if raw.energy is None and raw.forces is None:
+        kind = filetype(str(path), guess=False)
+        if kind in STRUCTURES:
+            raise InputError(
+                f"{path} is a file of the format {kind}, which holds structures without energies "
+                "and forces: label them with gradpot label"
+            )
+    return raw
 
 
 def read_database(path: Path, wanted: Keys) -> Raw:
