@@ -10,6 +10,8 @@ from gradpot.cli import Json, data_app, print_json, say
 
 # width in characters of a table written to a file, wide enough for one line per row
 WIDTH_OF_A_FILE = 132
+# columns that a narrow terminal has no room for, in this order; --json has them all
+DROPPED = ("license", "checksum", "theory", "atoms", "energy", "here")
 
 
 @data_app.command("list")
@@ -23,24 +25,38 @@ def list_sets(as_json: Json = False) -> None:
         return
 
     from rich.console import Console
-    from rich.table import Column, Table
+    from rich.table import Table
 
-    first = Column("name", no_wrap=True)
-    numbers = [Column(heading, justify="right") for heading in ("frames", "atoms")]
-    texts = ("energy", "theory", "license", "checksum", "here")
-    table = Table(first, *numbers, *texts, box=None, header_style="bold")
-    for entry in entries:
-        table.add_row(
-            entry.name,
-            f"{entry.frames:,}" if entry.frames else "?",
-            str(entry.atoms or "?"),
-            entry.energy_unit,
-            entry.theory,
-            entry.license.partition(",")[0],
-            "known" if entry.checksum else "at first fetch" if entry.urls else "with package",
-            "yes" if catalog.path_of(entry).exists() else "",
-        )
-    Console(width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE).print(table)
+    rows = [
+        {
+            "name": entry.name,
+            "frames": f"{entry.frames:,}" if entry.frames else "?",
+            "atoms": str(entry.atoms or "?"),
+            "energy": entry.energy_unit,
+            "theory": entry.theory,
+            "license": entry.license.partition(",")[0],
+            "checksum": "known"
+            if entry.checksum
+            else "at first fetch"
+            if entry.urls
+            else "included",
+            "here": "yes" if catalog.path_of(entry).exists() else "",
+        }
+        for entry in entries
+    ]
+    console = Console(width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE)
+    for n_dropped in range(len(DROPPED) + 1):
+        table = Table(box=None, header_style="bold")
+        columns = [name for name in rows[0] if name not in DROPPED[:n_dropped]]
+        for name in columns:
+            right = name in ("frames", "atoms")
+            table.add_column(name, justify="right" if right else "left", no_wrap=name == "name")
+        for row in rows:
+            table.add_row(*(row[name] for name in columns))
+        unlimited = console.options.update(max_width=WIDTH_OF_A_FILE)
+        if console.measure(table, options=unlimited).maximum <= console.width:
+            break
+    console.print(table)
     say(f"to download into {catalog.default_folder()}: gradpot data fetch NAME")
 
 

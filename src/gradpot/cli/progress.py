@@ -1,14 +1,14 @@
 """Live progress of training and of dynamics, and the table of errors."""
 
-import sys
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column, Table
 
+from gradpot.cli.streams import say
 from gradpot.md.settings import Settings, ns_per_day
 
 if TYPE_CHECKING:
@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 
 # a terminal is redrawn often enough to look live; a log file gets a line now and then
 REDRAW_S, LINE_S = 0.2, 15.0
+# characters: the shortest bar that still shows progress, and the share, the time left and the
+# gaps beside it
+BAR, BESIDE = 12, 24
 
 ROWS = {
     "energy_mae_meV": ("energy MAE", "meV"),
     "energy_mae_meV_per_atom": ("energy MAE per atom", "meV"),
     "forces_mae_meV_A": ("forces MAE", "meV/Å"),
     "forces_rmse_meV_A": ("forces RMSE", "meV/Å"),
-    "efwt": ("energy and forces within threshold", ""),
+    "efwt": ("within thresholds (EFwT)", ""),
     "stress_mae_meV_A3": ("stress MAE", "meV/Å³"),
     "n_frames": ("frames", ""),
 }
@@ -34,11 +37,11 @@ class LiveProgress(Progress):
     def __init__(self) -> None:
         console = Console(stderr=True)
         super().__init__(
-            BarColumn(bar_width=None),  # as wide as the text leaves room for
+            # takes the place that the text leaves
+            BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=BAR)),
             TextColumn("{task.percentage:>5.1f}%"),
-            TimeElapsedColumn(),
             TextColumn("{task.fields[left]} left"),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
             console=console,
             expand=True,
             refresh_per_second=1 / REDRAW_S,
@@ -52,10 +55,10 @@ class LiveProgress(Progress):
         if self.console.is_terminal:
             self.console.print(line, highlight=False, markup=False)
         else:
-            print(line, file=sys.stderr, flush=True)
+            say(line)
 
-    def show(self, done: float, elapsed_s: float, text: str) -> None:
-        """Draw the share that is done, the time left at this pace, and a text.
+    def show(self, done: float, elapsed_s: float, texts: list[str]) -> None:
+        """Draw the share that is done, the time left at this pace, and the texts for which is room.
 
         Not more often than a reader can use, but always at the end, when `done` is 1.
         """
@@ -67,27 +70,30 @@ class LiveProgress(Progress):
         if done:
             left = str(timedelta(seconds=round(elapsed_s * (1 - done) / done))).removeprefix("0:")
         if self.console.is_terminal:
+            room = self.console.width - BAR - BESIDE
+            fits = [n for n in range(len(texts) + 1) if len("  ".join(texts[:n])) <= room]
+            text = "  ".join(texts[: max(fits, default=0)])
             self.update(self.task, completed=done, left=left, description=text)
         else:
-            self.say(f"{done:6.1%}  {left} left  {text}")
+            self.say(f"{done:6.1%}  {left} left  {'  '.join(texts)}")
 
 
 class TrainingProgress(LiveProgress):
     """Progress of a training run, with the newest validation errors."""
 
-    errors = ""
+    errors: tuple[str, ...] = ()
 
     def watch(self, state: "State", done: float, row: dict | None) -> None:
         """Take note of a step, and of the row of `metrics.jsonl` if it was a validation."""
         if row:
             valid = row["valid"]
             energy, forces = valid["energy_mae_meV"], valid["forces_mae_meV_A"]
-            parts = [f"energy {_number(energy)} meV"] if energy is not None else []
-            parts += [f"forces {_number(forces)} meV/Å"] if forces is not None else []
-            self.errors = f"epoch {row['epoch']} valid: {', '.join(parts)}"
-        step = "" if self.console.is_terminal else f"step {state.step}  "
+            parts = [f"forces {_number(forces)} meV/Å"] if forces is not None else []
+            parts += [f"energy {_number(energy)} meV"] if energy is not None else []
+            self.errors = (f"valid: {', '.join(parts)}", f"epoch {row['epoch']}")
         # compiling is not part of the share, so it says nothing of the time left
-        self.show(done, state.wall_s - state.compile_wall_s, step + self.errors)
+        seconds = state.wall_s - state.compile_wall_s
+        self.show(done, seconds, [*self.errors, f"step {state.step}"])
 
 
 class MDProgress(LiveProgress):
@@ -101,11 +107,13 @@ class MDProgress(LiveProgress):
         """Take note of a step and its row of the log."""
         seconds = time.monotonic() - self.began
         speed = ns_per_day(row["time_fs"], max(seconds, 1e-9))
-        text = (
-            f"{row['time_fs'] / 1000:.3f} of {self.settings.time_ps:g} ps  "
-            f"{row['temperature_K']:.0f} K  {row['total_eV']:.4f} eV  {speed:.3g} ns/day"
-        )
-        self.show(step / self.settings.n_steps, seconds, text)
+        texts = [
+            f"{row['time_fs'] / 1000:.3f} of {self.settings.time_ps:g} ps",
+            f"{row['temperature_K']:.0f} K",
+            f"{speed:.3g} ns/day",
+            f"{row['total_eV']:.4f} eV",
+        ]
+        self.show(step / self.settings.n_steps, seconds, texts)
 
 
 def print_errors(results: dict) -> None:
@@ -120,7 +128,7 @@ def print_errors(results: dict) -> None:
             values = [value if value is None else 100 * value for value in values]
             energy = 1e3 * columns[0].get("efwt_energy_eV", 0.0)
             forces = 1e3 * columns[0].get("efwt_forces_eV_A", 0.0)
-            unit = f"% (ΔE ≤ {energy:g} meV, each ΔF ≤ {forces:g} meV/Å)"
+            unit = f"%, ΔE ≤ {energy:g} meV, ΔF ≤ {forces:g} meV/Å"
         if any(value is not None for value in values):
             table.add_row(label, *map(_number, values), unit)
     Console().print(table)
@@ -129,4 +137,6 @@ def print_errors(results: dict) -> None:
 def _number(value: float | int | None) -> str:
     if value is None:
         return "–"
-    return f"{value:.3g}" if isinstance(value, float) and value < 100 else f"{value:.0f}"
+    if isinstance(value, int) or 99.95 <= value < 1e6:
+        return f"{value:.0f}"
+    return f"{value:#.3g}"  # with zeros at the end: three digits always
