@@ -83,15 +83,16 @@ def test_a_field_that_is_wrong(good, tmp_path, field, value, message):
         ("name", ["painn"], "cannot be built"),
         ("width", None, "its header's model lacks width"),
         ("filter", None, "its header's model lacks filter"),
-        ("width", 10**9, "width is 1000000000; the longest axis of its tensors is 119"),
+        ("width", 10**9, "width is 1000000000 but must be at most"),
+        ("width", 500, "width is 500; the longest axis of its tensors is 119"),
         ("width", 16, r"\[119, 8\], but its header describes one of \[119, 16\]"),
         ("width", "8", "width is '8' but must be a whole number"),
-        ("n_layers", 10**9, "n_layers is 1000000000; the longest axis"),
+        ("n_layers", 10**9, "n_layers is 1000000000 but must be at most"),
         ("n_layers", 2, "it has no tensor"),
         ("n_radial", 1, "n_radial is 1 but must be at least 2"),
         ("cutoff", 0.0, "cutoff is 0.0 Å but must be positive"),
         ("cutoff", float("nan"), "cutoff is nan but must be finite"),
-        ("cutoff", 1e300, "cannot be built"),
+        ("cutoff", 1e300, "cutoff is 1e.300 but must be at most"),
         ("activation", "../evil", r"unknown activation '\.\./evil'"),
         ("self", 1, "unknown argument of painn 'self'"),
     ],
@@ -133,11 +134,10 @@ def test_tensors_that_are_wrong(good, tmp_path, damage):
 def test_a_header_cannot_make_a_network_larger_than_its_file(good, tmp_path):
     """A tensor with one long axis allows the sizes; building stops at the first large one."""
     tensors, header = read_tensors(good)
-    for key, value in (("width", 200_000), ("n_layers", 200_000)):
-        spec = {**header["model"], key: value}
-        long = {**tensors, "x": torch.zeros(200_000, 1)}
-        write_tensors(tmp_path / "x.safetensors", long, {**header, "model": spec})
-        refused(tmp_path / "x.safetensors", "a network much larger than its tensors")
+    spec = {**header["model"], "width": 9_000}
+    long = {**tensors, "x": torch.zeros(9_000, 1)}
+    write_tensors(tmp_path / "x.safetensors", long, {**header, "model": spec})
+    refused(tmp_path / "x.safetensors", "a network much larger than its tensors")
 
 
 TEXTS = {

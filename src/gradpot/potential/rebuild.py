@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from gradpot.errors import InputError
 from gradpot.models import build, saved_specification, specification
@@ -23,6 +23,8 @@ SMALL = 128
 # elements of a tensor that any model may make while it is built, such as 20,001 points of an
 # integral over an activation
 SCRATCH = 1_000_000
+# functions that make tensors of any size
+MAKERS = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.eye}
 # operations on tensors that build a model: GemNet-dT, which starts most carefully, takes 12 for
 # each of its tensors, and DimeNet++ of torch_geometric 50
 FREE_OPERATIONS, OPERATIONS_PER_TENSOR = 10_000, 200
@@ -89,7 +91,7 @@ def _compare(model: Model, shapes: Shapes, path: str | Path) -> torch.dtype:
     return FLOATS[kinds.pop()]
 
 
-class _Budget(TorchDispatchMode):
+class _Budget(TorchFunctionMode):
     """Stop an operation that makes a tensor much larger than a file's, or the one too many."""
 
     def __init__(self, shapes: Shapes):
@@ -97,10 +99,12 @@ class _Budget(TorchDispatchMode):
         self.elements = max(SCRATCH, sum(prod(shape) for _, shape in shapes.values()))
         self.operations = FREE_OPERATIONS + OPERATIONS_PER_TENSOR * len(shapes)
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+    def __torch_function__(self, func, types, args=(), kwargs=None):
         self.operations -= 1
-        size = args[0] if args and isinstance(args[0], (list, tuple)) else ()
-        new = all(isinstance(length, int) for length in size)
-        if self.operations < 0 or (new and prod(size) > self.elements):
+        size = 0
+        if func in MAKERS:
+            lengths = args[0] if args and isinstance(args[0], (list, tuple)) else args
+            size = prod(length for length in lengths if isinstance(length, int))
+        if self.operations < 0 or size > self.elements:
             raise InputError("its header describes a network much larger than its tensors")
-        return function(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
