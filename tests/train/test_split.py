@@ -86,3 +86,24 @@ def test_frames_that_are_not_usable_are_in_no_set(how):
     usable = np.arange(20) % 4 != 0
     parts = split(20, how, usable=usable)
     assert sorted(np.concatenate(parts)) == np.flatnonzero(usable).tolist()
+
+
+@pytest.mark.parametrize(
+    ("own", "numbers", "sizes"),
+    [
+        ({"own_valid": 5}, {}, [86, 5, 9]),  # 95 others: 90 % are trained on
+        ({"own_test": 5}, {}, [86, 9, 5]),
+        ({"own_valid": 5, "own_test": 10}, {}, [85, 5, 10]),
+        ({"own_valid": 5, "own_test": 10}, {"n_train": 20}, [20, 5, 10]),
+        ({"own_test": 10}, {"n_test": 3}, [81, 9, 3]),
+        ({"own_valid": 5}, {"n_train": 95}, [95, 5, 0]),
+    ],
+)
+def test_sets_from_files_of_their_own(own, numbers, sizes):
+    ends = np.cumsum([0, *own.values()])
+    given = {name: 99 - np.arange(a, b) for name, a, b in zip(own, ends, ends[1:])}
+    parts = split(100, **numbers, **given)
+    assert [part.shape[0] for part in parts] == sizes
+    for name, part in (("own_valid", parts.valid), ("own_test", parts.test)):
+        assert name not in own or set(part.tolist()) <= set(given[name].tolist())
+    assert np.unique(np.concatenate(parts)).shape[0] == sum(sizes)

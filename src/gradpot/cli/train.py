@@ -24,7 +24,8 @@ def train(
     ] = None,
     *,
     data: Annotated[
-        str | None, typer.Option(help="Data file, or a name from `gradpot data list`")
+        list[str] | None,
+        typer.Option(help="Data file, or a name from `gradpot data list`; may be repeated"),
     ] = None,
     model: Annotated[
         str | None,
@@ -46,6 +47,7 @@ def train(
     docs/training.md lists all keys; the most used are:
 
     data.n_train, data.n_valid   number of frames; the rest is the test set
+    data.valid_file, data.test_file  files with these sets
     data.split                   random, block (trajectories), or a file
     model.cutoff                 in Å
     model.width, model.n_layers  size of the network
@@ -63,16 +65,19 @@ def train(
         from gradpot.models.own import add_own
 
         model = add_own(model)
-    flags |= {"data.file": data, "model.name": model, "model.activation": activation}
+    flags |= {"data.file": list(data) if data else None}
+    flags |= {"model.name": model, "model.activation": activation}
     flags |= {"train.device": device}
     config = _configuration(list(settings or []), flags, out, resume)
-    if not resume:
-        locate(config.data.file)
+    for name in () if resume else config.data.every_file:
+        locate(name)
 
     from gradpot.cli.progress import TrainingProgress, print_errors
     from gradpot.train.run import train as run
 
-    stem = Path("runs") / f"{config.model.name.rpartition(':')[2]}-{_stem(config.data.file)}"
+    stem = (
+        Path("runs") / f"{config.model.name.rpartition(':')[2]}-{_stem(config.data.every_file[0])}"
+    )
     with created(out) if out else claimed(stem) as folder, TrainingProgress() as progress:
         results = run(config, folder, resume, progress.say, progress.watch)
     if "stopped" in results:
@@ -149,7 +154,7 @@ def evaluate(
 
 
 def _configuration(
-    settings: list[str], flags: dict[str, str | None], out: Path | None, resume: bool
+    settings: list[str], flags: dict[str, Any], out: Path | None, resume: bool
 ) -> "Config":
     """What the TOML file, KEY=VALUE and flags say, each overriding those before it.
 

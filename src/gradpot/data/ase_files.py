@@ -128,7 +128,8 @@ def load(path: Path) -> Loaded:
         for i, (atoms, frame) in enumerate(zip(structures, fields)):
             check_fields(path, i, frame, atoms.numbers)
         units, of_stress = stated_units(path, fields)
-        raw = raw._replace(units=units, stress_unit=of_stress, notices=tuple(unnamed_columns(path)))
+        notices = (*notices, *unnamed_columns(path))
+        raw = raw._replace(units=units, stress_unit=of_stress, notices=notices)
     return Loaded(structures, fields, {}, raw)
 
 

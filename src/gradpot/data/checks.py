@@ -6,8 +6,10 @@ import numpy as np
 from jaxtyping import Float
 
 from gradpot.data.consistency import check_forces, check_stress, sample
-from gradpot.data.files import n_missing
+from gradpot.data.files import half_labeled, n_missing
 from gradpot.data.frames import Frames
+from gradpot.data.overlap import TOO_CLOSE, overlaps
+from gradpot.data.raw import frame_names
 from gradpot.geometry import edge_vectors, volume
 
 # pairs of atoms compared for the shortest distance in a few seconds; larger sets are sampled
@@ -18,6 +20,10 @@ MAX_PERIODIC_FRAMES = 300
 CUTOFFS = (1.5, 3.0, 6.0)
 # frames; fewer do not make a trajectory
 MIN_STEPS = 10
+# begins a notice of a reader that is a warning
+WARNING = "warning: "
+# stands for a charge that is not known
+NO_STATE = 1e9
 
 
 class Limits(NamedTuple):
@@ -68,11 +74,16 @@ def inspect(frames: Frames, random_split: bool = True) -> dict[str, Any]:
         "net_force_eV_A": largest_net_force(frames),
         "step_share": step_share(frames),
         "missing": n_missing(frames),
+        "half_labeled": half_labeled(frames).tolist(),
+        "overlaps": overlaps(frames).tolist(),
+        "charge_states": n_states(frames),
+        "isolated_atoms": int(frames.isolated.sum()),
         "consistency": check_forces(frames),
         "stress_consistency": check_stress(frames),
-        "notices": list(frames.notices),
     }
-    return {**summary, "warnings": warnings(summary, random_split)}
+    said = [text.removeprefix(WARNING) for text in frames.notices if text.startswith(WARNING)]
+    summary["notices"] = [text for text in frames.notices if not text.startswith(WARNING)]
+    return {**summary, "warnings": said + warnings(summary, random_split)}
 
 
 def force_sizes(frames: Frames) -> dict[str, float] | None:
@@ -118,14 +129,29 @@ def step_share(frames: Frames) -> float | None:
 
 
 def n_duplicates(frames: Frames) -> int:
-    """How many frames repeat an earlier one exactly: same atoms, positions and cell."""
+    """How many frames repeat an earlier one exactly: same atoms, positions, cell, charge, spin."""
+    return len(frames.n_atoms) - len(set(structure_hashes(frames)))
+
+
+def structure_hashes(frames: Frames) -> list[int]:
+    """A number for each frame, equal for copies, whatever their labels."""
     first = frames.first.tolist()
     positions, cells = frames.positions + 0.0, frames.cell + 0.0  # −0 and 0 are the same place
-    seen = {
-        hash((frames.numbers[a:b].tobytes(), positions[a:b].tobytes(), cell.tobytes()))
-        for a, b, cell in zip(first, first[1:], cells)
-    }
-    return len(cells) - len(seen)
+    states = np.column_stack([frames.charge, frames.spin]) + 0.0
+    return [
+        hash((frames.numbers[a:b].tobytes(), positions[a:b].tobytes(), c.tobytes(), s.tobytes()))
+        for a, b, c, s in zip(first, first[1:], cells, states)
+    ]
+
+
+def n_states(frames: Frames) -> int:
+    """The largest number of different charges and spins that one composition has."""
+    states = np.column_stack([frames.charge, frames.spin])
+    if np.isnan(states).all():
+        return 1
+    rows = np.column_stack([frames.composition, np.nan_to_num(states, nan=NO_STATE)])
+    distinct = np.unique(rows, axis=0)
+    return int(np.unique(distinct[:, :-2], axis=0, return_counts=True)[1].max())
 
 
 def shortest_distance(frames: Frames) -> float | None:
@@ -163,7 +189,15 @@ def warnings(summary: dict[str, Any], random_split: bool) -> list[str]:
     radii = sorted(float(covalent_radii[atomic_numbers[z]]) for z in summary["elements"])
     bond = sum(radii[:2]) if len(radii) > 1 else 2 * radii[0]
     shortest = summary["shortest_distance_A"]
-    if shortest is not None and shortest < LIMITS.shortest:
+    if summary["overlaps"]:
+        i, one, other = summary["overlaps"][0]
+        count = len({pair[0] for pair in summary["overlaps"]})
+        found.append(
+            f"atoms {one} and {other} of frame {i} are less than {TOO_CLOSE} Å apart"
+            + (f", and so are atoms of {count - 1} other frames" if count > 1 else "")
+            + "; training leaves such frames out"
+        )
+    elif shortest is not None and shortest < LIMITS.shortest:
         found.append(
             f"two atoms are {shortest:.3g} Å apart: are lengths in nm (--length-unit nm), "
             "or declared as bohr but actually in Å?"
@@ -172,6 +206,16 @@ def warnings(summary: dict[str, Any], random_split: bool) -> list[str]:
         found.append(
             f"no two atoms are closer than {shortest:.3g} Å, where {bond:.3g} Å is usual: "
             "are lengths in bohr (--length-unit bohr)?"
+        )
+    if half := summary["half_labeled"]:
+        found.append(
+            f"forces or stress of {frame_names(np.array(half))} are missing for some atoms or "
+            "components only; training uses the others"
+        )
+    if summary["charge_states"] > 1:
+        found.append(
+            f"frames of one composition have {summary['charge_states']} different charges or "
+            "spins, which networks do not see: train on one of them"
         )
     net = summary["net_force_eV_A"]
     if net and net["share"] > LIMITS.net_force_share:

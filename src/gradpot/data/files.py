@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Int
 
 from gradpot.data.ase_files import Loaded, load, load_database, read_ase, read_database
 from gradpot.data.aselmdb import load_aselmdb, read_aselmdb
@@ -102,11 +103,10 @@ def reader(path: Path) -> Reader:
         known = (read for has, read in FOLDERS.items() if any(path.glob(has)))
         return next(known, None) or refuse_folder(path)
     known = READERS.get(path.suffix.lower())
-    if known is read_mptrj and not is_mptrj(path):  # ASE has a database in JSON
-        known = None
-    if known is None:
+    if known in (None, read_mptrj) and not (known and is_mptrj(path)):
         refuse(path)
-    return known or read_ase
+        known = read_database if known else read_ase  # ASE has databases in JSON, too
+    return known
 
 
 def read_structures(
@@ -174,11 +174,23 @@ def require(
             f"no {kind}frame has a label for {', '.join(absent)}; leave it out of the "
             f"loss (weight 0), or use a file that has it {hints}".strip()
         )
+    half = half_labeled(frames).size > 0
     return tuple(
-        f"{count} of {n_frames} frames have no {name}; the loss of {name} leaves them out"
+        f"{count} of {n_frames} frames have no {name}"
+        + (", wholly or in part" if half and name != "energy" else "")
+        + f"; the loss of {name} leaves them out"
         for name, count in lacking.items()
         if count
     )
+
+
+def half_labeled(frames: Frames) -> Int[np.ndarray, "n"]:
+    """Indices of frames with forces or stress of which some components are missing."""
+    known = np.isfinite(frames.forces).all(1), np.isfinite(frames.forces).any(1)
+    every = np.logical_and.reduceat(known[0], frames.first[:-1])
+    some = np.logical_or.reduceat(known[1], frames.first[:-1])
+    stress = np.isfinite(frames.stress)
+    return np.flatnonzero((some & ~every) | (stress.any((1, 2)) & ~stress.all((1, 2))))
 
 
 def n_missing(frames: Frames) -> dict[str, int]:

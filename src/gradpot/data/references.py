@@ -123,7 +123,7 @@ def least_squares(frames: Frames) -> dict[int, float]:
 def isolated(frames: Frames, elements: np.ndarray) -> dict[int, float]:
     """Energies (eV) of the frames that are a single atom, in a box that keeps its images away.
 
-    A crystal with one atom per cell is not an isolated atom.
+    A crystal with one atom per cell is not an isolated atom, unless the file marks it as one.
 
     Raises:
         InputError: an element has no such frame, or frames with different energies.
@@ -131,7 +131,7 @@ def isolated(frames: Frames, elements: np.ndarray) -> dict[int, float]:
     found: dict[int, float] = {}
     first = frames.first
     for i in np.flatnonzero((frames.n_atoms == 1) & np.isfinite(frames.energy)).tolist():
-        if frames.neighbors(i, ISOLATED)[1].size:
+        if not frames.isolated[i] and frames.neighbors(i, ISOLATED)[1].size:
             continue
         z, energy = int(frames.numbers[first[i]]), float(frames.energy[i])
         if abs(found.setdefault(z, energy) - energy) > SAME_ENERGY:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gradpot.data.frames import Frames
 from gradpot.data.source import read
+from gradpot.data.split import usable
 from gradpot.errors import InputError
 from gradpot.graph.dataset import Dataset, batch, dataset
 from gradpot.graph.graph import Properties
@@ -109,11 +110,17 @@ def evaluate_file(
         say(notice)
     if n_train := _n_trained_on(frames, Path(model)):
         say(f"note: this model was trained on {n_train} of these frames; see results.json")
-    if not out and not frames.labeled.any():
+    can, left_out = usable(frames)
+    if not out and not can.any():
+        hints = [*left_out, *(notice for notice in frames.notices if notice.startswith("no "))]
         raise InputError(
-            f"{file} has neither energies nor forces nor stress to compare with; "
-            "--out FILE.extxyz writes the predictions"
+            f"{file} has neither energies nor forces nor stress to compare with; --out "
+            f"FILE.extxyz writes the predictions ({'; '.join(hints)})"
         )
+    for notice in left_out:
+        say(notice)
+    if not out:
+        frames, can = frames.take(np.flatnonzero(can)), can[can]
     potential.check_elements(np.unique(frames.numbers))
     data = dataset(
         frames, potential.cutoff, dtype=potential.dtype, triplets=potential.uses_triplets
@@ -121,13 +128,13 @@ def evaluate_file(
     if potential.seen:
         for line in novel_frames(potential.seen, frames, data, potential.cutoff):
             say(f"warning: {line}")
-    labeled = torch.from_numpy(frames.labeled)
+    compared = torch.from_numpy(can)
     predicted, labels = evaluate(potential, data, torch.arange(sizes(data).shape[0]))
     if out:
         write_predictions(out, frames, predicted, worst_first)
-    predicted, labels = (_of(labeled, sizes(data), one) for one in (predicted, labels))
-    n_atoms = sizes(data)[labeled]
-    if not frames.labeled.any():
+    predicted, labels = (_of(compared, sizes(data), one) for one in (predicted, labels))
+    n_atoms = sizes(data)[compared]
+    if not can.any():
         say(f"{file} has no labels: there is nothing to compare with")
     elif plot:
         from gradpot.report.figures import parity

@@ -70,10 +70,29 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
 
+def _files(value: object) -> object:
+    """A list of one name is that name, so that both mean the same run."""
+    if isinstance(value, list) and len(value) != len(set(map(str, value))):
+        raise PydanticCustomError("twice", "names of different files")
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+Names = Annotated[list[str], Field(min_length=1)]
+Files = Annotated[str | Names, BeforeValidator(_files)]
+
+
+def files(names: str | list[str] | None) -> list[str]:
+    """The names of `data.file`, `data.valid_file` or `data.test_file` as a list."""
+    return [] if names is None else [names] if isinstance(names, str) else names
+
+
 class Data(Section):
     """Where frames come from and how they are split."""
 
-    file: str = "ethanol"
+    file: Files = "ethanol"
+    """one name or several"""
+    valid_file: Files | None = None
+    test_file: Files | None = None
     energy_unit: str | None = None
     length_unit: str | None = None
     force_unit: str | None = None
@@ -89,6 +108,23 @@ class Data(Section):
     n_train: Count | None = None
     n_valid: Count | None = None
     n_test: CountOrZero | None = None
+
+    @property
+    def every_file(self) -> list[str]:
+        """The names of all files, of all sets."""
+        return [*files(self.file), *files(self.valid_file), *files(self.test_file)]
+
+    @model_validator(mode="after")
+    def _sets_have_one_source(self) -> "Data":
+        own = [f"data.{role}" for role in ("valid_file", "test_file") if getattr(self, role)]
+        if self.valid_file and self.n_valid is not None:
+            raise ValueError("data.n_valid and data.valid_file are both set; leave one out")
+        if own and self.split not in ("random", "block"):
+            raise ValueError(f"data.split={self.split} and {own[0]} are both set; leave one out")
+        for name in self.every_file:
+            if self.every_file.count(name) > 1:
+                raise ValueError(f"{name} has two roles among data.file and {', '.join(own)}")
+        return self
 
 
 class Model(BaseModel):

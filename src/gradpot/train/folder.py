@@ -6,7 +6,6 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
-from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +26,7 @@ FILES = ("split.json", "rescaling.json", "config.json", "metrics.jsonl", "model.
 FILES += ("state.safetensors", "results.json", "learning_curve.png", "parity.png")
 # keys of `data` that name files, and those that say how frames are split; the others say how files
 # are read
-NAMED = tuple(key for key in ("file", "valid_file", "test_file") if key in Data.model_fields)
+NAMED = ("file", "valid_file", "test_file")
 SPLIT = ("split", "n_train", "n_valid", "n_test")
 
 Count = Annotated[int, Field(strict=True, ge=0)]
@@ -113,7 +112,7 @@ def keep_metrics(out: Path, step: int) -> None:
 
 def write_parts(out: Path, data: Data, fingerprint: str, parts: Split) -> None:
     """Write `split.json`."""
-    here = [name for name in _names(data) if Path(name).exists()]
+    here = [name for name in data.every_file if Path(name).exists()]
     places = {
         name: {"absolute": os.path.abspath(name), "from_run": os.path.relpath(name, out)}
         for name in here
@@ -185,13 +184,13 @@ def find_data(
             continue
         if frames.has_fingerprint(parts.data):
             return one, frames
-        others.append(" ".join(_names(one)))
+        others.append(" ".join(one.every_file))
     if others:
         raise InputError(f"the frames of {others[0]} are not those that {out} was started with")
     if any(getattr(data, key) != getattr(before, key) for key in NAMED):
         raise failed[0]
     raise InputError(
-        f"{out / 'config.json'} names the data {' '.join(_names(before))}, which cannot be read "
+        f"{out / 'config.json'} names the data {' '.join(before.every_file)}, which cannot be read "
         f"({failed[0]}): give them with --data"
     ) from failed[0]
 
@@ -219,12 +218,6 @@ class Log:
         self._waiting = []
 
 
-def _names(data: Data) -> list[str]:
-    """All files, or names of sets, of a configuration."""
-    found = (getattr(data, key) for key in NAMED)
-    return list(chain.from_iterable([x] if isinstance(x, str) else x or [] for x in found))
-
-
 def _candidates(data: Data, before: Data, parts: Parts, out: Path) -> list[Data]:
     """Ways to read the data of a run, the most likely first."""
     if any(getattr(data, key) != getattr(before, key) for key in NAMED):
@@ -245,7 +238,7 @@ def _candidates(data: Data, before: Data, parts: Parts, out: Path) -> list[Data]
     for way in ways:
         moved = {key: _renamed(getattr(data, key), way) for key in NAMED}
         one = data.model_copy(update=moved)
-        there = all(Path(new).exists() for new in _names(one)) or way is ways[2]
+        there = all(Path(new).exists() for new in one.every_file) or way is ways[2]
         if there and one not in found:
             found.append(one)
     return found

@@ -8,12 +8,9 @@ import torch
 from gradpot import __version__
 from gradpot.compile.package import DTYPES
 from gradpot.data.checks import inspect
-from gradpot.data.files import n_missing, require
+from gradpot.data.files import require
 from gradpot.data.frames import Frames
-from gradpot.data.references import Rescaling, given, isolated, least_squares, rescaling
-from gradpot.data.source import read
-from gradpot.data.split import Split, split
-from gradpot.data.stress import stress_label
+from gradpot.data.references import Rescaling
 from gradpot.errors import InputError, RunError
 from gradpot.graph.dataset import batch, dataset
 from gradpot.locks import created, locked
@@ -41,6 +38,7 @@ from gradpot.train.folder import (
 )
 from gradpot.train.loop import Watch, fit
 from gradpot.train.plan import Task, ended_too_soon, resolve
+from gradpot.train.sets import Counts, check_labels, divide, read_data, read_sets, rescale
 from gradpot.train.start import scale_down
 from gradpot.train.state import State
 from gradpot.train.step import Say, gradient_step
@@ -48,10 +46,6 @@ from gradpot.train.step import Say, gradient_step
 # what may differ when a run is resumed
 FREE = ("train.epochs", "train.max_minutes", "train.max_cpu_minutes", "train.save_every_s")
 FREE += ("train.threads", "train.device")
-SUMS_ONLY = (
-    "there are fewer compositions than elements, so only sums of these atom energies are "
-    "determined: do not compare total energies between molecules"
-)
 THROUGH_BATCH_NORM = (
     "warning: derivatives are trained through batch norm, so during training the forces on a "
     "molecule depend on the rest of its batch, but not afterwards; model.norm=none avoids this"
@@ -109,7 +103,7 @@ def _train(settings: Config, out: Path, started: bool, log: Log, watch: Watch) -
     # tensors are small: more threads mostly wait for each other, and add up in random order
     torch.set_num_threads(settings.train.threads)
     keep_memory()
-    loss, saved = settings.loss, None
+    loss, saved, counts = settings.loss, None, None
     if started:
         before, saved = read_json(out / "config.json"), (read_parts(out), read_rescaling(out))
         found, frames = find_data(settings.data, before.data, saved[0], out, read_data)
@@ -118,14 +112,15 @@ def _train(settings: Config, out: Path, started: bool, log: Log, watch: Watch) -
             as_before = settings.train.model_copy(update={"compile": before.train.compile})
             settings = settings.model_copy(update={"train": as_before})
     else:
-        frames = read_data(settings.data)
+        frames, counts = read_sets(settings.data)
     missing = require(frames, loss.energy > 0, loss.forces > 0, loss.stress > 0)
     some = frames.take(np.arange(min(frames.n_atoms.shape[0], INSPECTED)))
     warnings = inspect(some, settings.data.split == "random")["warnings"]
     for notice in (*frames.notices, *missing, *(f"warning: {text}" for text in warnings)):
         say(notice)
-    task, state = prepare(settings, frames, out, (lambda _: None) if started else say, saved)
-    for notice in _notices(settings, task, state, frames.n_compositions):
+    quiet = (lambda _: None) if started else say
+    task, state = prepare(settings, frames, out, quiet, saved, counts)
+    for notice in _notices(settings, task, state):
         say(notice)
     if started:
         _restore(task, state, before, say)
@@ -153,26 +148,27 @@ def prepare(
     out: Path,
     say: Say = print,
     saved: tuple[Parts, Rescaling] | None = None,
+    counts: Counts | None = None,
 ) -> tuple[Task, State]:
     """Make the split, references, network, graphs and plan: all that settings and data determine.
 
     Args:
         saved: split and references of a run that goes on.
+        counts: how many of the frames come from which file; all from `data.file` if None.
 
     Raises:
         InputError: they contradict each other.
     """
-    wanted, n_frames = settings.data, frames.n_atoms.shape[0]
-    numbers = wanted.n_train, wanted.n_valid, wanted.n_test
+    n_frames = frames.n_atoms.shape[0]
     if saved:
-        parts = as_split(saved[0], n_frames, out)
+        parts, scale = as_split(saved[0], n_frames, out), saved[1]
+        check_labels(settings, frames, parts)
     else:
-        parts = split(n_frames, wanted.split, *numbers, settings.seed, frames.labeled)
-    if not frames.labeled.all():
-        say(f"{(~frames.labeled).sum()} of {n_frames} frames have no label and are left out")
-    for notice in _check_labels(settings, frames, parts):
-        say(notice)
-    scale = saved[1] if saved else _rescaling(settings, frames, parts)
+        parts, of_sets = divide(settings.data, frames, counts or Counts(n_frames), settings.seed)
+        lacking = check_labels(settings, frames, parts)
+        scale, of_scale = rescale(settings, frames, parts)
+        for notice in (*of_sets, *lacking, *of_scale):
+            say(notice)
     torch.manual_seed(settings.seed)
     dtype = DTYPES[settings.train.dtype]
     model = build(**settings.model.model_dump()).to(dtype)
@@ -184,41 +180,6 @@ def prepare(
         say(notice)
     state = State(model, settings.train.optimizer, settings.train.weight_decay)
     return Task(plan, data, parts, scale, out, seen_in(frames, data, parts.train)), state
-
-
-def _check_labels(settings: Config, frames: Frames, parts: Split) -> list[str]:
-    """Notices of labels that validation frames lack.
-
-    Raises:
-        InputError: no training frame has a label that the loss needs, or validation frames have
-            none of them, so that no model could be called the best.
-    """
-    loss = settings.loss
-    wanted = {name: getattr(loss, name) > 0 for name in ("energy", "forces", "stress")}
-    require(frames.take(parts.train), **wanted, kind="training ")
-    counts = n_missing(frames.take(parts.valid))
-    lacking = [name for name in wanted if wanted[name] and counts[name] == parts.valid.shape[0]]
-    if len(lacking) == sum(wanted.values()):
-        raise InputError(
-            f"no validation frame has a label for {', '.join(lacking)}, so the best model cannot "
-            "be found; choose another data.split"
-        )
-    return [f"warning: no validation frame has {label}" for label in lacking]
-
-
-def read_data(data: Data) -> Frames:
-    """Read the file or the named set of a configuration, in eV and Å."""
-    stress = stress_label(data.stress_key, data.stress_unit, data.stress_order, data.stress_sign)
-    return read(
-        data.file,
-        data.energy_unit,
-        data.length_unit,
-        data.force_unit,
-        stress,
-        energy_key=data.energy_key,
-        forces_key=data.forces_key,
-        unconverged=data.unconverged,
-    )
 
 
 def finish(task: Task, state: State, frames: Frames) -> dict:
@@ -260,39 +221,10 @@ def finish(task: Task, state: State, frames: Frames) -> dict:
     return results
 
 
-def _rescaling(settings: Config, frames: Frames, parts: Split) -> Rescaling:
-    """References and scale from the training frames."""
-    training = frames.take(parts.train)
-    elements = np.unique(frames.numbers)
-    mode, source = settings.rescale.mode, settings.rescale.references
-    if source == "auto":
-        source = "none" if mode in ("none", "constant") else "least-squares"
-    named = {
-        "none": lambda: dict.fromkeys(elements.tolist(), 0.0),
-        "least-squares": lambda: least_squares(training),
-        "isolated": lambda: isolated(frames, elements),
-    }
-    if isinstance(source, dict):
-        references = given(source, elements)
-    elif source in named:
-        references = named[source]()
-    else:
-        file = settings.data.model_copy(update={"file": source})
-        references = isolated(read_data(file), elements)
-    missing = set(elements.tolist()) - set(training.numbers.tolist())
-    if missing:
-        raise InputError(
-            f"no training frame has the elements {sorted(missing)}, which the file has; train on "
-            "more frames or choose another split"
-        )
-    return rescaling(training, mode, references, settings.rescale.constant)
-
-
-def _notices(settings: Config, task: Task, state: State, n_compositions: int) -> list[str]:
+def _notices(settings: Config, task: Task, state: State) -> list[str]:
     """What a user should know before the training starts."""
     plan, model, loss = task.plan, state.model, settings.loss
     notices = [
-        str(task.rescaling),
         f"optimizer {settings.train.optimizer}, learning rate {plan.learning_rate:g}, "
         f"{settings.train.batch_size} frames a step",
     ]
@@ -314,9 +246,6 @@ def _notices(settings: Config, task: Task, state: State, n_compositions: int) ->
             name = settings.model.name
             why = f"compiling {name} takes long; train.compile=true compiles it anyway"
         notices.append(f"the training step is not compiled: {why}")
-    fitted = settings.rescale.references in ("auto", "least-squares")
-    if fitted and n_compositions < len(task.rescaling.references):
-        notices.append(SUMS_ONLY)
     return notices
 
 

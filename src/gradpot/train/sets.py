@@ -1,0 +1,156 @@
+"""The frames of a run: its files, its training, validation and test sets, and its references."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from gradpot.data.checks import structure_hashes
+from gradpot.data.files import n_missing, require
+from gradpot.data.frames import Frames, join
+from gradpot.data.references import Rescaling, given, isolated, least_squares, rescaling
+from gradpot.data.source import read
+from gradpot.data.split import Split, split, usable
+from gradpot.data.stress import stress_label
+from gradpot.errors import InputError
+from gradpot.train.config import Config, Data, files
+
+SUMS_ONLY = (
+    "there are fewer compositions than elements, so only sums of these atom energies are "
+    "determined: do not compare total energies between molecules"
+)
+
+
+class Counts(NamedTuple):
+    """How many frames come from `data.file`, `data.valid_file` and `data.test_file`."""
+
+    file: int
+    valid_file: int = 0
+    test_file: int = 0
+
+
+def read_data(data: Data) -> Frames:
+    """All frames of a configuration in eV and Å."""
+    return read_sets(data)[0]
+
+
+def read_sets(data: Data) -> tuple[Frames, Counts]:
+    """All frames of a configuration, first those of `data.file`, and how many are of which file."""
+    stress = stress_label(data.stress_key, data.stress_unit, data.stress_order, data.stress_sign)
+    parts, counts = [], {}
+    for role in Counts._fields:
+        counts[role] = 0
+        for name in files(getattr(data, role)):
+            frames = read(
+                name,
+                data.energy_unit,
+                data.length_unit,
+                data.force_unit,
+                stress,
+                energy_key=data.energy_key,
+                forces_key=data.forces_key,
+                unconverged=data.unconverged,
+            )
+            if len(data.every_file) > 1:
+                frames = frames._replace(notices=tuple(_of(name, text) for text in frames.notices))
+            counts[role] += frames.n_atoms.shape[0]
+            parts.append(frames)
+    return join(parts), Counts(**counts)
+
+
+def divide(data: Data, frames: Frames, counts: Counts, seed: int) -> tuple[Split, list[str]]:
+    """Training, validation and test set, and notices about frames that are in none or in two.
+
+    Raises:
+        InputError: there are fewer frames than asked for, or none is left for a set.
+    """
+    can, notices = usable(frames)
+    role = np.repeat(np.arange(3), counts)
+    own = [np.flatnonzero(role == k) if counts[k] else None for k in (1, 2)]
+    numbers = data.n_train, data.n_valid, data.n_test
+    parts = split(can.shape[0], data.split, *numbers, seed, can, *own)
+    for name, part in zip(("training", "validation"), parts):
+        if not part.size:
+            raise InputError(f"no usable frame is left for {name}; {'; '.join(notices)}")
+    hashes = np.array(structure_hashes(frames))
+    seen = set(hashes[parts.train].tolist())
+    for name, part in (("validation", parts.valid), ("test", parts.test)):
+        copies = sum(h in seen for h in hashes[part].tolist())
+        if copies:
+            notices.append(
+                f"warning: {copies} of {part.size} {name} frames are in the training set"
+            )
+    return parts, notices
+
+
+def check_labels(settings: Config, frames: Frames, parts: Split) -> list[str]:
+    """Notices of labels that validation frames lack.
+
+    Raises:
+        InputError: no training frame has a label that the loss needs, or validation frames have
+            none of them, so that no model could be called the best.
+    """
+    loss = settings.loss
+    wanted = {name: getattr(loss, name) > 0 for name in ("energy", "forces", "stress")}
+    require(frames.take(parts.train), **wanted, kind="training ")
+    counts = n_missing(frames.take(parts.valid))
+    lacking = [name for name in wanted if wanted[name] and counts[name] == parts.valid.shape[0]]
+    if len(lacking) == sum(wanted.values()):
+        raise InputError(
+            f"no validation frame has a label for {', '.join(lacking)}, so the best model cannot "
+            "be found; choose another data.split"
+        )
+    return [f"warning: no validation frame has {label}" for label in lacking]
+
+
+def rescale(settings: Config, frames: Frames, parts: Split) -> tuple[Rescaling, list[str]]:
+    """References and scale from the training frames and isolated atoms, and notices about them.
+
+    Raises:
+        InputError: an element has no reference energy, or is in no training frame.
+    """
+    training, used = frames.take(parts.train), frames.take(np.concatenate(parts))
+    elements = np.unique(used.numbers)
+    missing = set(elements.tolist()) - set(training.numbers.tolist())
+    if missing:
+        raise InputError(
+            f"no training frame has the elements {sorted(missing)}, which the file has; train on "
+            "more frames or choose another split"
+        )
+    mode, source = settings.rescale.mode, settings.rescale.references
+    marked = frames.take(np.flatnonzero(frames.isolated))
+    if source == "auto":
+        covered = set(elements.tolist()) <= set(marked.numbers[np.isfinite(marked.energy)].tolist())
+        fitted = "isolated" if covered else "least-squares"
+        source = "none" if mode in ("none", "constant") else fitted
+    named = {
+        "none": lambda: dict.fromkeys(elements.tolist(), 0.0),
+        "least-squares": lambda: least_squares(training),
+        "isolated": lambda: isolated(marked if marked.n_atoms.size else frames, elements),
+    }
+    if isinstance(source, dict):
+        references = given(source, elements)
+    elif source in named:
+        references = named[source]()
+    else:
+        alone = {"file": source, "valid_file": None, "test_file": None}
+        references = isolated(read_data(settings.data.model_copy(update=alone)), elements)
+    found = rescaling(training, mode, references, settings.rescale.constant)
+    notices = [f"references from {source}{_whence(source, marked)}", str(found)]
+    if source == "least-squares" and training.n_compositions < len(references):
+        notices.append(SUMS_ONLY)
+    return found, notices
+
+
+def _whence(source: object, marked: Frames) -> str:
+    """What to add about isolated atoms, if the file marks some."""
+    if not marked.n_atoms.size:
+        return ""
+    if source == "isolated":
+        return ": the frames that are marked as isolated atoms"
+    return ", not from the frames that are marked as isolated atoms"
+
+
+def _of(name: str, notice: str) -> str:
+    """A notice with the file that it is about, behind the word that makes it a warning."""
+    mark = "warning: " * notice.startswith("warning: ")
+    return f"{mark}{name}: {notice.removeprefix(mark)}"
