@@ -46,9 +46,6 @@ QUANTITY = {
     "virial": "stress",
 }
 VALUE = re.compile(r"""([^\s="'{}\[\]]+)\s*=\s*("[^"]*"|'[^']*'|\{[^}]*\}|\[[^\]]*\]|[^\s,]+)""")
-# "i = 1, time = 0.500, E = -17.16", and the word that it leaves among the fields
-CP2K_LINE = "the comment line of CP2K"
-CP2K = re.compile(r"\s*i\s*=\s*\d+,\s*time\s*=")
 # columns of a line of an atom if Properties does not name them: symbol, x, y, z
 N_COLUMNS = 4
 
@@ -71,8 +68,6 @@ def comment_line(line: str) -> dict[str, Any]:
     found = key_val_str_to_dict(line)
     if isinstance(found.get("pbc"), str):
         raise InputError(f"a comment line has pbc={found['pbc']!r}; expected T or F for each axis")
-    if CP2K.match(line):
-        found[CP2K_LINE] = True
     return found
 
 
@@ -98,7 +93,7 @@ def is_unit(key: str) -> bool:
 def stated_units(path: Path, frames: Sequence[dict[str, Any]]) -> tuple[Declared, str | None]:
     """Units that the comment lines state, and that of stress: `energy-unit=hartree`.
 
-    What may be a unit but has no clear meaning (`units=atomic`, the bare word Eh, energies of CP2K)
+    What may be a unit but has no clear meaning (`units=atomic`, the bare word Eh)
     becomes a unit with an unknown name, so that the user is asked.
 
     Raises:
@@ -145,8 +140,10 @@ def unnamed_columns(path: Path) -> list[str]:
 @cache
 def _quantity(key: str) -> str | None:
     """Of which quantity a field states the unit; "" if it does not say."""
-    name = re.fullmatch(r"(?:(.+?)s?[-_ ])?units?", key.lower())
-    return QUANTITY.get(name[1]) if name and name[1] else "" if name else None
+    name = re.fullmatch(r"(?:(.+)[-_ ])?units?", key.lower())
+    if name is None or name[1] is None:
+        return None if name is None else ""
+    return QUANTITY.get(name[1], QUANTITY.get(name[1].removesuffix("s")))
 
 
 def _units_of(frame: dict[str, Any]) -> dict[str, str]:
@@ -160,6 +157,4 @@ def _units_of(frame: dict[str, Any]) -> dict[str, str]:
             found |= {"energy": f"{key}={value}", "length": f"{key}={value}"}
         elif value is True and key in ENERGY_WORDS and not frame.keys().isdisjoint(ENERGIES):
             found["energy"] = f"the word {key}"
-        elif key == CP2K_LINE:
-            found["energy"] = f"that of {key}, usually hartree"
     return found
