@@ -21,7 +21,7 @@ from gradpot.graph.graph import Properties
 
 # Okabe and Ito: distinct for colorblind readers and in gray; the light ones are behind a mean
 BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#8c8c8c"
-PALE_ORANGE, PALE_GREEN = "#F2C4A3", "#A3DBC9"
+PALE_BLUE, PALE_ORANGE, PALE_GREEN = "#A3C9E0", "#F2C4A3", "#A3DBC9"
 STYLE: Any = {
     "font.size": 12.0,
     "axes.titlesize": 12.0,
@@ -171,13 +171,13 @@ def dynamics(
             energies.plot(time, energy - _mean(energy), color=color, label=name)
         energies.set(ylabel="energy − mean\n(eV)")
         energies.legend(ncols=2, loc="lower right", bbox_to_anchor=(1.0, 0.95), handlelength=1.2)
-        rows = [("temperature\n(K)", temperature, ORANGE, PALE_ORANGE, target_K, "K")]
+        rows = [("temperature\n(K)", temperature, (ORANGE, PALE_ORANGE), target_K, "K")]
         if "volume_A3" in log:
-            rows.append(("volume\n(Å³)", log["volume_A3"], GREEN, PALE_GREEN, None, "Å³"))
+            rows.append(("volume\n(Å³)", log["volume_A3"], (GREEN, PALE_GREEN), None, "Å³"))
             pressure = log["pressure_GPa"]
-            rows.append(("pressure\n(GPa)", pressure, BLUE, "#A3C9E0", target_GPa, "GPa"))
-        for ax, (label, values, *colors, target, unit) in zip(others, rows):
-            _with_mean(ax, time, values, *colors, target, unit)
+            rows.append(("pressure\n(GPa)", pressure, (BLUE, PALE_BLUE), target_GPa, "GPa"))
+        for ax, (label, values, colors, target, unit) in zip(others, rows):
+            _with_mean(ax, time, values, colors, target, unit)
             ax.set(ylabel=label)
         if conserved is not None:
             what = "total" if target_K is None else "conserved"
@@ -198,12 +198,12 @@ def _with_mean(
     ax: Axes,
     time: np.ndarray,
     values: np.ndarray,
-    color: str,
-    pale: str,
+    colors: tuple[str, str],
     target: float | None,
     unit: str,
 ) -> None:
     """A fluctuating quantity, pale, behind its running mean, with its target as a dashed line."""
+    color, pale = colors
     ax.plot(time, values, color=pale)
     width = max(round(MEAN_OVER * values.size), 1)
     if np.isfinite(values).all() and values.size:
