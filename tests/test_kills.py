@@ -8,6 +8,7 @@ needs no administrator; the system refuses to write beyond it, in the middle of 
 import hashlib
 import json
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -99,7 +100,7 @@ def filled(work: Work, folder: Path, chance: random.Random) -> int:
         assert "Traceback" not in err, err
         if process.returncode:
             assert process.returncode in (1, 2), err
-            assert "file too large" in err.splitlines()[-1].lower(), err
+            assert re.search("too large|cannot write", err.splitlines()[-1].lower()), err
             n_full += 1
         work.check(folder)
     return n_full
@@ -204,9 +205,14 @@ def model(tmp_path_factory) -> Path:
 
 
 def check_dynamics(folder: Path) -> int:
-    """Whole frames and rows, however the run ended; the number of frames."""
+    """Whole frames and rows, however the run ended; the number of frames.
+
+    The next run is again the first one: this one gets another name.
+    """
     n_frames = 0
-    for run in folder.glob("md-*"):
+    if (folder / "md-1").exists():
+        (folder / "md-1").rename(folder / f"kept-{len([*folder.iterdir()])}")
+    for run in folder.glob("kept-*"):
         if (run / "md.extxyz").exists():
             n, end = complete_frames(run / "md.extxyz")
             n_frames += n
@@ -221,15 +227,13 @@ def check_dynamics(folder: Path) -> int:
 
 @pytest.mark.parametrize("disturb", [killed, filled])
 def test_dynamics(tmp_path, model, disturb):
-    words = f"md {model} CH3CH2OH --temperature-K 100 --time-ps 2 --save-every-fs 1 --compile false"
-    work = Work([*words.split(), "--timestep-fs", "0.5"], check_dynamics, "md-1/md.csv", 300_000)
+    words = f"md {model} CH3CH2OH --temperature-K 1 --time-ps 0.5 --save-every-fs 1 --compile false"
+    work = Work([*words.split(), "--timestep-fs", "0.5"], check_dynamics, "md-1/md.csv", 200_000)
     more = (1.0,) if disturb is killed else ()
     n = disturb(work, tmp_path, random.Random(0), *more)
-    assert len([*tmp_path.glob("md-*")]) == 10
     assert check_dynamics(tmp_path) > 0
     if disturb is filled:  # cut back to whole frames
-        for run in tmp_path.glob("md-*"):
-            path = run / "md.extxyz"
+        for path in tmp_path.glob("kept-*/md.extxyz"):
             assert complete_frames(path)[1] == path.stat().st_size
     print(f"{n} of 10 disturbed")
 
@@ -292,7 +296,8 @@ def test_downloads(tmp_path, how):
             time.sleep(chance.uniform(0.3, 1.0))
             process.kill()
         n += process.wait() != 0
-        assert not (tmp_path / "file").exists() or process.returncode == 0
+        if (tmp_path / "file").exists():  # only as a whole, even if the process ended otherwise
+            assert (tmp_path / "file").read_bytes() == Slow.content
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     server.shutdown()
     server.server_close()

@@ -54,6 +54,7 @@ FINISHING = (
     "the training is finished and saved; its errors are being measured (another Ctrl-C leaves this "
     "out, and --resume does it later)"
 )
+GONE = "the run folder {} is gone: it was moved or deleted while the run used it"
 # frames that are checked for suspicious labels: this many take about a second
 INSPECTED = 5_000
 # points in the parity plot; more only hide each other
@@ -91,9 +92,7 @@ def train(
         except OSError as error:
             if out.is_dir():
                 raise
-            raise RunError(
-                f"the run folder {out} is gone: it was moved or deleted while the run used it"
-            ) from error
+            raise RunError(GONE.format(out)) from error
 
 
 def _train(settings: Config, out: Path, started: bool, log: Log, watch: Watch) -> dict:
@@ -129,7 +128,14 @@ def _train(settings: Config, out: Path, started: bool, log: Log, watch: Watch) -
     # last: a folder with this file is a run
     write_json(out / "config.json", task.plan.config.model_dump())
     log.begin()
-    stopped = fit(task, state, gradient_step(task, state, say), with_board(watch, out))
+
+    def in_folder(state: State, done: float, row: dict | None) -> None:
+        watch(state, done, row)
+        # somebody may be deleting the files one by one
+        if row and not (out / "config.json").exists():
+            raise RunError(GONE.format(out))
+
+    stopped = fit(task, state, gradient_step(task, state, say), with_board(in_folder, out))
     if stopped:
         return {"stopped": stopped, "step": state.step, "out": str(out)}
     if ended_too_soon(task.plan, state):
