@@ -113,9 +113,10 @@ def table(ours: dict, reference: dict) -> list[str]:
         "",
         f"One potential, trained for {ours['train_cpu_s'] / 60:.0f} minutes on one core. Over "
         f"the 42 vibrations of trans and gauche, the mean difference is {apart.mean():.1f} 1/cm "
-        f"and the largest {apart.max():.1f}. Along the torsion, the largest difference is {scan.max():.1f} "
-        f"meV. On its test frames, the potential has errors of {test['energy_mae_meV']:.2f} meV in "
-        f"the energy and {test['forces_mae_meV_A']:.1f} meV/Å in the forces.",
+        f"and the largest {apart.max():.1f}. Along the torsion, the largest difference is "
+        f"{scan.max():.1f} meV. On its test frames, the potential has errors of "
+        f"{test['energy_mae_meV']:.2f} meV in the energy and "
+        f"{test['forces_mae_meV_A']:.1f} meV/Å in the forces.",
     ]
 
 
