@@ -10,7 +10,7 @@ from ase.calculators.emt import EMT
 
 from gradpot.data import checks
 from gradpot.data.consistency import Fit, check_forces, check_stress, fit, judge, near_pairs
-from gradpot.data.files import StressLabel, read
+from gradpot.data.files import StressLabel, read, require
 from gradpot.data.frames import Frames, join
 
 KCAL = units.kcal / units.mol
@@ -289,3 +289,22 @@ def test_shortest_distance_includes_periodic_images():
     assert checks.shortest_distance(frames_of([atoms])) == pytest.approx(0.3)
     atoms.pbc = False
     assert checks.shortest_distance(frames_of([atoms])) == pytest.approx(9.7)
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "half"),
+    [("forces", (1, 0), [0]), ("forces", (5, slice(None)), [2]), ("stress", (1, 0, 0), [1])],
+)
+def test_labels_that_are_missing_in_part_are_pointed_out(name, place, half):
+    atoms = Atoms("Cu2", positions=[[0, 0, 0], [2.5, 0, 0]], cell=[8] * 3, pbc=True)
+    atoms.calc = EMT()
+    frames = frames_of([atoms] * 3)
+    label = getattr(frames, name).copy()
+    label[place] = np.nan
+    frames = frames._replace(**{name: label})
+    summary = checks.inspect(frames)
+    assert summary["half_labeled"] == half
+    assert any("are missing for some atoms" in text for text in summary["warnings"])
+    [line] = require(frames, stress=True)
+    assert line.startswith(f"1 of 3 frames have no {name}, wholly or in part")
+    assert checks.inspect(frames_of([atoms] * 3))["half_labeled"] == []

@@ -4,6 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.db import connect
 
 from gradpot.data.declared import Declared
 from gradpot.data.files import read
@@ -170,3 +173,36 @@ def test_a_gradient_is_minus_the_forces(tmp_path, name, sign):
         found = read(file, "eV", "Ang", forces_key=name)
         assert found.forces.tolist() == [[sign, 2 * sign, 3 * sign]]
         assert any("is a gradient of the energy" in n for n in found.notices) == (sign < 0)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "charge", "isolated"),
+    [
+        ({}, [np.nan, np.nan], [False, False]),
+        ({"Q": [0.0, 1.0]}, [0, 1], [False, False]),
+        ({"total_charge": 2}, [2, 2], [False, False]),
+        ({"charge": np.zeros((2, 1))}, [0, 0], [False, False]),
+        ({"Q": np.zeros((2, 3))}, [np.nan, np.nan], [False, False]),  # one for each atom
+        ({"config_type": ["IsolatedAtom", "md"]}, [np.nan, np.nan], [True, False]),
+    ],
+)
+def test_charges_and_marks_of_npz_files(tmp_path, arrays, charge, isolated):
+    where = np.ones((2, 1, 3))
+    np.savez(tmp_path / "a.npz", R=where, z=[1], E=[-1.0, -2.0], **arrays)
+    found = read(tmp_path / "a.npz", "eV", "Ang")
+    np.testing.assert_array_equal(found.charge, charge)
+    assert found.isolated.tolist() == isolated
+
+
+@pytest.mark.parametrize(("metadata", "energy"), [({}, -1.5), ({"_distance_unit": "Ang"}, None)])
+def test_what_an_author_added_does_not_override_a_result(tmp_path, metadata, energy):
+    atoms = Atoms("H", info={"energy": -7.0})
+    atoms.calc = SinglePointCalculator(atoms, energy=-1.5)
+    with connect(tmp_path / "a.db") as database:
+        database.metadata = metadata
+        database.write(atoms, data={"energy": -7.0})
+    if energy is None:  # units of the data are SchNetPack's, and not stated here
+        with pytest.raises(InputError, match="--energy-unit"):
+            read(tmp_path / "a.db")
+    else:
+        assert read(tmp_path / "a.db").energy.tolist() == [energy]
