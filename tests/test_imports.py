@@ -14,7 +14,18 @@ SOURCE = Path(gradpot.__file__).parent
 
 # each part imports only from the parts before it
 ORDER = (
-    *("errors", "other_names", "units", "process", "locks", "geometry", "data", "graph", "report"),
+    *(
+        "errors",
+        "other_names",
+        "units",
+        "process",
+        "locks",
+        "geometry",
+        "data",
+        "label",
+        "graph",
+        "report",
+    ),
     "nn",
     "models",
     *("potential", "compile", "train", "md", "testing", "cli"),
