@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 
 import ase.io
 import numpy as np
@@ -16,7 +17,7 @@ from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 
 from gradpot.data.files import read, read_structures
-from gradpot.data.label import complete_frames, label, reference
+from gradpot.data.label import check_state, complete_frames, label, reference
 from gradpot.errors import InputError
 from gradpot.locks import locked
 
@@ -298,3 +299,26 @@ def test_a_killed_run_goes_on_and_ends_the_same(tmp_path):
     assert f"({n_before} were labeled before)" in err
     assert out == ""
     assert killed.read_bytes() == (tmp_path / "whole.xyz").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("info", "initial", "options", "message"),
+    [
+        ({}, 0, {}, None),
+        ({"charge": 0, "multiplicity": 1}, 0, {}, None),
+        ({"charge": 1}, 0, {"charge": 1}, None),
+        ({"charge": 1}, 1, {}, None),
+        ({"charge": True}, 0, {}, None),  # a word without a value
+        ({"charge": 1}, 0, {}, "structure 0 states charge 1"),
+        ({"Total_charge": np.int64(-1)}, 0, {}, "give --charge -1"),
+        ({"charge": 1}, 0, {"charge": 0}, "states charge 1"),
+        ({"multiplicity": 3}, 0, {}, "give --multiplicity 3"),
+        ({"multiplicity": 3}, 0, {"multiplicity": 3}, None),
+    ],
+)
+def test_a_stated_charge_or_multiplicity_is_computed_or_refused(info, initial, options, message):
+    atoms = molecule("H2O")
+    atoms.info.update(info)
+    atoms.set_initial_charges([initial, 0, 0])
+    with nullcontext() if message is None else pytest.raises(InputError, match=message):
+        check_state([atoms], **options)

@@ -41,6 +41,7 @@ def label_command(
         raise InputError(f"--out {out} is the input itself; choose another name")
     calculator = label.reference(method, charge, multiplicity)
     found = read_structures(structures, reading.length_unit, index)
+    label.check_state(found, charge, multiplicity)
     done = label.label(found, calculator, out, skip_failures, progress=not as_json)
     if as_json:
         print_json({"out": str(out), **done._asdict()})

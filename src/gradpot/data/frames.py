@@ -115,7 +115,10 @@ class Frames(NamedTuple):
         return digest.hexdigest()
 
     def atoms(self, i: int) -> "Atoms":
-        """Frame `i` as an ASE structure with its labels in a `SinglePointCalculator`."""
+        """Frame `i` as an ASE structure with its labels in a `SinglePointCalculator`.
+
+        A known charge or spin is in `info`.
+        """
         from ase import Atoms
         from ase.calculators.singlepoint import SinglePointCalculator
         from ase.stress import full_3x3_to_voigt_6_stress
@@ -129,6 +132,8 @@ class Frames(NamedTuple):
         }
         known = {key: value for key, value in labels.items() if not np.isnan(value).any()}
         atoms.calc = SinglePointCalculator(atoms, **known)
+        state = {"charge": float(self.charge[i]), "spin": float(self.spin[i])}
+        atoms.info.update({key: value for key, value in state.items() if not np.isnan(value)})
         return atoms
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from gradpot.data.raw import CHARGE
 from gradpot.errors import InputError, unknown
 from gradpot.locks import locked
 from gradpot.process import write_bytes, write_json
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 METHODS = {"gfn2-xtb": "GFN2-xTB", "gfn1-xtb": "GFN1-xTB"}
 # of positions in the extended XYZ that ASE writes
 DECIMALS = 8
+MULTIPLICITY = ("multiplicity", "spin_multiplicity")
 # Å; a position may be rounded twice, and cells may come from a file with fewer digits
 SAME_POSITION, SAME_CELL = 2 * 10.0**-DECIMALS, 1e-6
 
@@ -64,6 +66,34 @@ def reference(
         raise InputError(f"{name} needs tblite; install it: pip install gradpot[label]") from error
     options = {"charge": charge, "multiplicity": multiplicity, "verbosity": 0, "cache_api": False}
     return TBLite(method=METHODS[name.lower()], **options)
+
+
+def check_state(
+    structures: Sequence["Atoms"], charge: int | None = None, multiplicity: int | None = None
+) -> None:
+    """Raise an InputError if a structure states another charge or multiplicity than is computed.
+
+    Args:
+        structures: what they state is in their `info`.
+        charge: as given to `reference`.
+        multiplicity: the same.
+    """
+    for i, atoms in enumerate(structures):
+        info = {key.lower(): value for key, value in atoms.info.items()}
+        summed = atoms.get_initial_charges().sum().round(DECIMALS)
+        for option, names, given in (
+            ("charge", CHARGE, summed if charge is None else charge),
+            ("multiplicity", MULTIPLICITY, multiplicity),
+        ):
+            stated = next((info[name] for name in names if name in info), None)
+            if isinstance(stated, bool | str | None) or np.size(stated) != 1:
+                continue
+            # without the option it is 1 or 2, as the number of electrons allows
+            if float(stated) != (min(float(stated), 2.0) if given is None else given):
+                raise InputError(
+                    f"structure {i} states {option} {stated:g}, which would not be computed; give "
+                    f"--{option} {stated:g}, and label structures that differ one by one (--index)"
+                )
 
 
 def label(
