@@ -187,7 +187,7 @@ def append(file: FileIO, content: bytes) -> None:
         os.pwrite(file.fileno(), content[:1], end)
     except OSError as error:
         file.truncate(end)
-        raise OSError(error.errno, error.strerror, str(file.name)) from None
+        raise OSError(error.errno, error.strerror, str(file.name)) from error
 
 
 def check_present(file: FileIO) -> None:

@@ -113,7 +113,7 @@ def test_damaged_frames(save, content, change, message):
 )
 def test_other_json_is_given_to_ase(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
-    with pytest.raises(InputError, match=r"ASE cannot read .*(json|know).* extended XYZ or npz"):
+    with pytest.raises(InputError, match=r"cannot read .* extended XYZ or npz"):
         read(tmp_path / "a.json")
 
 

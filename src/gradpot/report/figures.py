@@ -244,8 +244,9 @@ def _label_powers(ax: Axes) -> None:
     for digits in DIGITS:
         ticks = np.asarray(LogLocator(subs=digits, numticks=99).tick_values(low, high))
         fits.append(ticks[(low <= ticks) & (ticks <= high)])
-    linear = np.asarray(MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, high))
-    fits.append(linear[(low <= linear) & (linear <= high)])
+    for n in (4, 8):  # over less than a power of ten
+        ticks = np.asarray(MaxNLocator(n, steps=[1, 2, 5, 10]).tick_values(low, high))
+        fits.append(ticks[(low <= ticks) & (ticks <= high)])
     chosen = next((ticks for ticks in fits if ticks.size >= 3), fits[-1])
     step = -(-chosen.size // 7)  # every second or third power, if there are many
     ax.yaxis.set_major_locator(FixedLocator(chosen[::step].tolist()))

@@ -253,8 +253,8 @@ def _renamed(value: Any, way: Callable[[str], str | Path]) -> Any:
 def _read(path: Path, kind: type[Kind]) -> Kind:
     try:
         return _parsed(path.read_bytes(), kind, path)
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing, so the run cannot go on; start a new one") from None
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing, so the run cannot go on; start a new one") from error
 
 
 def _parsed(text: bytes, kind: type[Kind], path: Path, place: str = "") -> Kind:
