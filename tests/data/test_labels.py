@@ -206,3 +206,10 @@ def test_what_an_author_added_does_not_override_a_result(tmp_path, metadata, ene
             read(tmp_path / "a.db")
     else:
         assert read(tmp_path / "a.db").energy.tolist() == [energy]
+
+
+@pytest.mark.parametrize("name", ["a.db", "a.json"])
+def test_databases_in_every_form_have_key_value_pairs(tmp_path, name):
+    connect(tmp_path / name).write(Atoms("H"), dft_energy=-5.0, net_charge=1)
+    found = read(tmp_path / name)
+    assert (found.energy[0], found.charge[0]) == (-5, 1)

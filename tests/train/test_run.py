@@ -315,7 +315,7 @@ def test_progress_of_a_run_that_goes_on_and_of_one_that_lost_patience(tmp_path):
 def test_default_rate(model, width, optimizer, rate, tmp_path):
     keys = [key for key in SMALL if "learning_rate" not in key and "width" not in key]
     chosen = [f"model.name={model}", f"model.width={width}", f"train.optimizer={optimizer}"]
-    tables = override({}, [*keys, "train.epochs=1", *chosen])
+    tables = override(override({}, [*keys, "train.epochs=1"]), chosen)
     train(config(tables), tmp_path / "run", say=lambda line: None)
     assert read_json(tmp_path / "run" / "config.json").train.learning_rate == rate
 
