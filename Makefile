@@ -4,9 +4,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO_BUDGET ?= train.max_minutes=2
 DEMO_PS ?= 5
+# of processor time, for each target of the fuzzers
+MINUTES ?= 30
 DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: install test test-slow test-peers lint demo clean
+.PHONY: install test test-slow test-peers fuzz lint demo clean
 
 install: .venv/installed
 
@@ -23,6 +25,10 @@ test: install
 # all tests, including many interrupted runs, the real compiler and long runs
 test-slow: install
 	$(BIN)/pytest --numprocesses 2 -m "slow or not slow"
+
+# odd and damaged input of every kind, by hand: make fuzz MINUTES=5
+fuzz: install
+	$(BIN)/python tests/fuzz/run.py --minutes $(MINUTES) $(TARGETS)
 
 # networks of other packages, in a separate environment because of their dependencies
 test-peers: .venv-peers/installed

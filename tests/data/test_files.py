@@ -576,7 +576,7 @@ def test_labels_in_some_frames_only(tmp_path):
     ("text", "message"),
     [
         ("", "cannot read"),
-        ("3\n\nC 0 0 0\n", "cannot read"),
+        ("3\n\nC 0 0 0\n", "frame 0 ends after 1 of 3 atoms"),
         ("1\nenergy=abc\nC 0 0 0\n", "energy of frame 0 is 'abc'; expected one number"),
         ("1\n\nC 0 0 nan\n", "frame 0 has positions that are not finite"),
         ('1\nProperties=species:S:1:pos:R:3 pbc="T T T"\nC 0 0 0\n', "without a lattice vector"),

@@ -18,6 +18,7 @@ from gradpot.data.boundary import ELSEWISE, reading
 from gradpot.data.declared import Declared
 from gradpot.data.extxyz import (
     MASK,
+    check_counts,
     check_fields,
     comment_line,
     is_unit,
@@ -108,6 +109,7 @@ def load(path: Path) -> Loaded:
     try:
         kind = filetype(str(path), guess=False)
         if kind == "extxyz":
+            check_counts(path)
             options["properties_parser"] = comment_line
         with isotopes():
             found = read(path, ":", kind, do_not_split_by_at_sign=True, **options)

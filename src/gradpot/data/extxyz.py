@@ -5,6 +5,7 @@ name, and units; none of them may be lost without a word.
 """
 
 import re
+import sys
 from collections.abc import Sequence
 from functools import cache
 from itertools import islice
@@ -46,6 +47,8 @@ QUANTITY = {
     "virial": "stress",
 }
 VALUE = re.compile(r"""([^\s="'{}\[\]]+)\s*=\s*("[^"]*"|'[^']*'|\{[^}]*\}|\[[^\]]*\]|[^\s,]+)""")
+# digits; a longer number of atoms does not fit into 64 bits
+LONGEST_COUNT = 18
 # columns of a line of an atom if Properties does not name them: symbol, x, y, z
 N_COLUMNS = 4
 
@@ -69,6 +72,23 @@ def comment_line(line: str) -> dict[str, Any]:
     if isinstance(found.get("pbc"), str):
         raise InputError(f"a comment line has pbc={found['pbc']!r}; expected T or F for each axis")
     return found
+
+
+def check_counts(path: Path) -> None:
+    """Raise an InputError if the file ends within a frame: ASE counts up to any number of atoms."""
+    from ase.io.formats import open_with_compression
+
+    with open_with_compression(str(path), "r") as file:
+        for i, head in enumerate(iter(file.readline, "")):
+            if not head.strip().isdecimal():
+                return  # ASE says what is wrong
+            text = head.strip()
+            n_atoms = int(text) if len(text) < LONGEST_COUNT else sys.maxsize - 1
+            found = sum(1 for _ in islice(file, n_atoms + 1)) - 1
+            if found < n_atoms:
+                raise InputError(
+                    f"frame {i} ends after {max(found, 0)} of {text[:LONGEST_COUNT]} atoms"
+                )
 
 
 def check_fields(
