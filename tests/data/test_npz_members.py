@@ -136,3 +136,12 @@ def test_any_type_of_number_in_any_order_of_bytes(tmp_path, kind, order):
 @pytest.mark.parametrize("unit", [np.array("Å", ">U1"), np.array(["Å"], "<U9"), "Å".encode()])
 def test_any_way_to_store_a_text(tmp_path, unit):
     assert (read(npz(tmp_path / "a.npz", r_unit=raw(unit))).positions == R.reshape(4, 3)).all()
+
+
+@pytest.mark.parametrize("unit", ["eV", "hartree"])
+def test_labels_that_overflow_in_conversion_are_infinite(tmp_path, unit):
+    for name, what in (("E", "an infinite energy"), ("F", "infinite forces")):
+        spoiled = np.array(WATERLESS[name], dtype=float)
+        spoiled.flat[-1] = 1e308
+        with pytest.raises(InputError, match=f"frame 1 has {what}"):
+            read(npz(tmp_path / "a.npz", e_unit=raw(unit), **{name: raw(spoiled)}))

@@ -120,7 +120,7 @@ def load(path: Path) -> Loaded:
         why = f"{type(error).__name__}: {reason(error)}"
         raise InputError(f"ASE cannot read {path} {what} ({why}); {ELSEWISE}") from error
     found = found if isinstance(found, list) else [found]
-    if not found:
+    if not found or None in found:  # of an output that is cut short
         raise InputError(f"{path} holds no structures that ASE finds as {kind}; {ELSEWISE}")
     structures, converged, notices = examine(path, kind, [with_masses(atoms) for atoms in found])
     fields = [_fields(atoms) for atoms in structures]

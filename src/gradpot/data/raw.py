@@ -22,6 +22,8 @@ SHORTEST_VECTOR = 0.01
 # volume of a cell with lattice vectors scaled to length 1; real cells have 0.1 or more, rounding
 # errors give 1e-7
 FLATTEST_CELL = 1e-6
+# in any unit: as good as infinite, because float32 ends at 3e38 and conversion overflows
+LARGEST_LABEL = 1e30
 # eV; steps this coarse limit the accuracy of a good model, which is some 1e-4 eV
 COARSE_STEP = 1e-5
 # names of a field with the total charge, and with spin or multiplicity, in lower case
@@ -190,9 +192,9 @@ def check(path: Path, raw: Raw) -> None:
         "has positions that are not finite; remove the frame": ~np.isfinite(raw.positions).all(1),
     }
     if raw.energy is not None:
-        of_frame[f"has an infinite energy{missing}"] = np.isinf(raw.energy)
+        of_frame[f"has an infinite energy{missing}"] = np.abs(raw.energy) > LARGEST_LABEL
     if raw.forces is not None:
-        of_atom[f"has infinite forces{missing}"] = np.isinf(raw.forces).any(1)
+        of_atom[f"has infinite forces{missing}"] = (np.abs(raw.forces) > LARGEST_LABEL).any(1)
     if raw.isolated is not None:
         what = "is marked as an isolated atom but has several; correct its config_type"
         of_frame[what] = raw.isolated & (raw.n_atoms > 1)
