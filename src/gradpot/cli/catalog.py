@@ -73,6 +73,8 @@ def fetch_set(
     An interrupted download resumes where it stopped. Without access to the
     internet, the error says what to download and where to put it. Set
     GRADPOT_DATA_MIRROR to download from a server of your own.
+
+    Example: gradpot data fetch rmd17:ethanol
     """
     from gradpot.data.catalog import catalog
 

@@ -32,6 +32,8 @@ def compile_command(
     file, which runs alone on machines with the same kind of processor and the
     same version of torch. The file holds machine code: it is run only when it
     is given by its name.
+
+    Example: gradpot compile RUN/model.safetensors
     """
     check_model(model)
 

@@ -18,7 +18,10 @@ def info(
     reading: Reading,
     as_json: Json = False,
 ) -> None:
-    """Summarize a data file and report what looks wrong."""
+    """Summarize a data file and report what looks wrong.
+
+    Example: gradpot data info my.extxyz --energy-unit eV --length-unit Ang
+    """
     arguments = reading.arguments()  # may be wrong: check before slow imports
 
     from gradpot.data.checks import inspect

@@ -33,6 +33,8 @@ def label_command(
     """Compute energies and forces with a reference method.
 
     An interrupted run resumes where it stopped.
+
+    Example: gradpot label my.xyz --with gfn2-xtb --out labeled.extxyz
     """
     from gradpot.data import label
     from gradpot.data.files import read_structures

@@ -57,6 +57,8 @@ def md_command(
 
     Write a trajectory, a log, a summary and a plot. If the dynamics blow up,
     the run stops and keeps what it has written.
+
+    Example: gradpot md RUN/model.safetensors CH3CH2OH --time-ps 5
     """
     if compile not in COMPILE:
         raise unknown("--compile", compile, COMPILE)

@@ -59,6 +59,11 @@ def train(
     train.learning_rate          highest learning rate
     train.compile                auto, true or false
     seed                         of split, weights and order
+
+    Examples:
+    gradpot train --data my.extxyz --out RUN train.max_minutes=30
+    gradpot train run.toml model.cutoff=6.0 --out RUN
+    gradpot train --out RUN --resume train.epochs=200
     """
     flags = {f"data.{name}": value for name, value in vars(reading).items()}
     if model and ".py:" in model:
@@ -125,6 +130,8 @@ def evaluate(
 
     EFwT is the share of frames in which the total energy and every force
     component are within the two thresholds.
+
+    Example: gradpot eval RUN/model.safetensors my-test.extxyz
     """
     check_model(model)
     locate(file)
