@@ -39,7 +39,7 @@ from gradpot.train import folder as run_folder
 from gradpot.train.config import config, override, read_json, read_toml
 from gradpot.train.state import State
 
-FILES = Path(__file__).parents[1] / "data" / "files"
+FILES = Path(__file__).parents[1] / "data" / "formats" / "files"
 GOLDEN = Path(__file__).parents[1] / "golden"
 UNITS = {"energy_unit": "eV", "length_unit": "Ang"}
 REFUSALS = (InputError, RunError, OSError)

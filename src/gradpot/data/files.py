@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Int
 
-from gradpot.data.ase_files import Loaded, load, load_database, read_ase, read_database
-from gradpot.data.aselmdb import load_aselmdb, read_aselmdb
 from gradpot.data.declared import Declared, agree
-from gradpot.data.deepmd import SYSTEMS, read_deepmd
-from gradpot.data.foreign import refuse, refuse_folder
+from gradpot.data.formats.ase_files import Loaded, load, load_database, read_ase, read_database
+from gradpot.data.formats.aselmdb import load_aselmdb, read_aselmdb
+from gradpot.data.formats.deepmd import SYSTEMS, read_deepmd
+from gradpot.data.formats.foreign import refuse, refuse_folder
+from gradpot.data.formats.hdf5 import read_hdf5
+from gradpot.data.formats.mptrj import is_mptrj, read_mptrj
+from gradpot.data.formats.npz import read_npz
 from gradpot.data.frames import Frames
-from gradpot.data.hdf5 import read_hdf5
-from gradpot.data.mptrj import is_mptrj, read_mptrj
-from gradpot.data.npz import read_npz
 from gradpot.data.raw import Keys, Raw, to_frames
 from gradpot.data.stress import StressLabel, check, stress_label
 from gradpot.errors import InputError

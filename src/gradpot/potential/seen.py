@@ -14,7 +14,7 @@ from ase.data import chemical_symbols
 from ase.formula import Formula
 from jaxtyping import Float, Int
 
-from gradpot.data.ase_files import scalar
+from gradpot.data.formats.ase_files import scalar
 from gradpot.data.frames import Frames
 from gradpot.data.raw import CHARGE, SPIN
 from gradpot.geometry import N_ELEMENTS

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from gradpot.data.boundary import ELSEWISE, check_size, reading
 from gradpot.data.declared import Declared
+from gradpot.data.formats.boundary import ELSEWISE, check_size, reading
 from gradpot.data.raw import Keys, Raw
 from gradpot.data.stress import StressLabel
 from gradpot.errors import InputError

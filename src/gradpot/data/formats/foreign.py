@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import NoReturn
 
-from gradpot.data.boundary import ELSEWISE
+from gradpot.data.formats.boundary import ELSEWISE
 from gradpot.errors import InputError
 
 CODE = "which is not read because it can run code: convert it, where you trust it, to npz or "

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from gradpot.data.boundary import ELSEWISE, reading
 from gradpot.data.declared import Declared
-from gradpot.data.extxyz import (
+from gradpot.data.formats.boundary import ELSEWISE, reading
+from gradpot.data.formats.extxyz import (
     MASK,
     check_counts,
     check_fields,
@@ -25,8 +25,8 @@ from gradpot.data.extxyz import (
     stated_units,
     unnamed_columns,
 )
-from gradpot.data.labels import LABELS, choose
-from gradpot.data.outputs import examine
+from gradpot.data.formats.labels import LABELS, choose
+from gradpot.data.formats.outputs import examine
 from gradpot.data.raw import CHARGE, ISOLATED_ATOM, MARK, SPIN, Keys, Raw
 from gradpot.data.stress import StressLabel
 from gradpot.errors import InputError, reason

@@ -9,8 +9,8 @@ from ase import units
 from ase.build import molecule
 from ase.calculators.emt import EMT
 
-from gradpot.data import boundary
 from gradpot.data.files import n_missing, read, read_structures
+from gradpot.data.formats import boundary
 from gradpot.errors import InputError
 
 STEP = 1e-4  # Å

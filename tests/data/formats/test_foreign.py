@@ -16,7 +16,7 @@ from gradpot.data.files import read, read_structures
 from gradpot.errors import InputError
 
 FILES = Path(__file__).parent / "files"
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 
 
 def refused(path, message):

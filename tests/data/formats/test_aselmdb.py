@@ -9,8 +9,8 @@ import lmdb
 import numpy as np
 import pytest
 
-from gradpot.data import aselmdb
 from gradpot.data.files import StressLabel, read, read_structures
+from gradpot.data.formats import aselmdb
 from gradpot.errors import InputError
 
 FILES = Path(__file__).parent / "files"

@@ -8,8 +8,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from gradpot.data import npz_members
 from gradpot.data.files import read
+from gradpot.data.formats import npz_members
 from gradpot.errors import InputError
 
 SHAPE = "{'descr': '<f8', 'fortran_order': False, 'shape': %s, }"

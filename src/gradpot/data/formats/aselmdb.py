@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
-from gradpot.data.ase_files import Loaded, of_rows, with_labels
-from gradpot.data.boundary import ELSEWISE, check_size, reading
+from gradpot.data.formats.ase_files import Loaded, of_rows, with_labels
+from gradpot.data.formats.boundary import ELSEWISE, check_size, reading
 from gradpot.data.raw import Keys, Raw
 from gradpot.errors import InputError
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Int
 
 from gradpot.data.declared import Declared
-from gradpot.data.labels import ENERGIES
+from gradpot.data.formats.labels import ENERGIES
 from gradpot.errors import InputError
 
 # what ASE calls fields that people spell in other ways

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gradpot.data import mptrj
 from gradpot.data.files import StressLabel, read, read_structures
+from gradpot.data.formats import mptrj
 from gradpot.errors import InputError
 
 FILES = Path(__file__).parent / "files"

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Num
 
-from gradpot.data.boundary import check_size, reading
 from gradpot.data.declared import Declared
+from gradpot.data.formats.boundary import check_size, reading
 from gradpot.data.raw import Keys, Raw
 from gradpot.errors import InputError
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Num
 
-from gradpot.data import npz_members
 from gradpot.data.declared import Declared
-from gradpot.data.labels import complete, torn_apart
+from gradpot.data.formats import npz_members
+from gradpot.data.formats.labels import complete, torn_apart
 from gradpot.data.raw import CHARGE, ISOLATED_ATOM, MARK, SPIN, Keys, Raw
 from gradpot.errors import InputError, damaged
 

@@ -1,0 +1,1 @@
+"""Readers: a file of each format → `Raw`. They convert and check nothing."""
