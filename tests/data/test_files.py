@@ -576,6 +576,10 @@ def test_labels_in_some_frames_only(tmp_path):
     ("text", "message"),
     [
         ("", "cannot read"),
+        (
+            f"1\nProperties=species:S:1:pos:R:{'9' * 30}\nC 0 0 0\n",
+            "Properties with 999999999999999999 columns",
+        ),
         ("3\n\nC 0 0 0\n", "frame 0 ends after 1 of 3 atoms"),
         ("1\nenergy=abc\nC 0 0 0\n", "energy of frame 0 is 'abc'; expected one number"),
         ("1\n\nC 0 0 nan\n", "frame 0 has positions that are not finite"),

@@ -49,6 +49,8 @@ QUANTITY = {
 VALUE = re.compile(r"""([^\s="'{}\[\]]+)\s*=\s*("[^"]*"|'[^']*'|\{[^}]*\}|\[[^\]]*\]|[^\s,]+)""")
 # digits; a longer number of atoms does not fit into 64 bits
 LONGEST_COUNT = 18
+# of the number of columns of one property; ASE makes a name for each column
+COLUMN_DIGITS = 4
 # columns of a line of an atom if Properties does not name them: symbol, x, y, z
 N_COLUMNS = 4
 
@@ -65,8 +67,11 @@ def comment_line(line: str) -> dict[str, Any]:
     for name, value in VALUE.findall(line):
         if values.setdefault(name, value) != value:
             raise InputError(f"a comment line has both {name}={values[name]} and {name}={value}")
+    properties = values.get("Properties", "").strip("\"'").split(":")
+    if long := [n for n in properties[2::3] if n.isdecimal() and len(n) > COLUMN_DIGITS]:
+        raise InputError(f"a comment line has Properties with {long[0][:LONGEST_COUNT]} columns")
     line = re.sub(r"(?<![\w-])(stress|virial)(?=\s*=)", MASK + r"\1", line)
-    if {"species", "Z"} <= set(values.get("Properties", "").strip("\"'").split(":")):
+    if {"species", "Z"} <= set(properties):
         line = line.replace(":Z:", f":{MASK}Z:")
     found = key_val_str_to_dict(line)
     if isinstance(found.get("pbc"), str):
