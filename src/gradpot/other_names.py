@@ -5,11 +5,11 @@ two names.
 """
 
 
-def _by_their_name(table: dict[str, str]) -> dict[str, str]:
+def by_their_name(table: dict[str, str]) -> dict[str, str]:
     return {theirs: ours for ours, names in table.items() for theirs in names.split()}
 
 
-UNITS = _by_their_name(
+UNITS = by_their_name(
     {
         "kcal/mol": "kcal kcalmol kcal_mol kcal/mole kcalpermol kilocalorie",
         "kj/mol": "kj kjmol kj_mol kj/mole kilojoule",
@@ -24,7 +24,7 @@ UNITS = _by_their_name(
     }
 )
 
-ACTIVATIONS = _by_their_name(
+ACTIVATIONS = by_their_name(
     {
         "silu": "swish swish1 scaledsilu scaled_silu scaled_swish sigmoid-linear",
         "ssp": "shifted_softplus shiftedsoftplus shifted-softplus softplus_shifted",
@@ -35,9 +35,9 @@ ACTIVATIONS = _by_their_name(
     }
 )
 
-MODELS = _by_their_name({"dimenet++": "dimenet", "gemnet-dt": "gemnet gemnet-t gemnet-oc"})
+MODELS = by_their_name({"dimenet++": "dimenet", "gemnet-dt": "gemnet gemnet-t gemnet-oc"})
 
-ARGUMENTS = _by_their_name(
+ARGUMENTS = by_their_name(
     {
         "cutoff": "r_max rmax rcut r_cut rc cutoff_radius radius max_radius cutoff_lower_upper",
         "width": "hidden hidden_channels hidden_dim hidden_size hidden_irreps channels features "
@@ -54,7 +54,7 @@ ARGUMENTS = _by_their_name(
 )
 
 # of a training run; the arguments of models are added below
-KEYS = _by_their_name(
+KEYS = by_their_name(
     {
         "train.epochs": "max_num_epochs max_epochs n_epochs num_epochs nepochs epoch",
         "train.max_minutes": "minutes max_time time_limit timeout walltime",
@@ -94,7 +94,7 @@ KEYS |= {ours: f"model.{ours}" for ours in ("width", "n_layers", "n_radial", "no
 KEYS |= {ours: f"model.{ours}" for ours in ("cutoff", "activation", "vector_norm")}
 
 # names that the configuration takes as values
-CHOICES = _by_their_name(
+CHOICES = by_their_name(
     {
         "l2": "mse mseloss mean_squared_error",
         "l1": "mae l1loss mean_absolute_error",
@@ -108,7 +108,7 @@ CHOICES = _by_their_name(
     }
 )
 
-ENSEMBLES = _by_their_name(
+ENSEMBLES = by_their_name(
     {
         "langevin": "nvt nvt-langevin canonical nose-hoover nosehoover berendsen csvr bussi",
         "nve": "verlet velocity-verlet velocityverlet microcanonical",
@@ -116,7 +116,7 @@ ENSEMBLES = _by_their_name(
     }
 )
 
-COMMANDS = _by_their_name(
+COMMANDS = by_their_name(
     {
         "train": "fit run_train learn",
         "eval": "evaluate test predict score validate",
@@ -130,27 +130,27 @@ COMMANDS = _by_their_name(
     }
 )
 
-# options of commands; for train, see KEYS
-OPTIONS = _by_their_name(
-    {
-        "--temperature-K": "temperature temp t temperature_k",
-        "--time-ps": "time length duration ps total_time steps n_steps nsteps max_steps",
-        "--timestep-fs": "timestep time_step dt step stepsize",
-        "--ensemble": "thermostat integrator nve nvt npt",
-        "--pressure-GPa": "pressure p press",
-        "--friction-per-ps": "friction gamma damping",
-        "--log-every-fs": "log_interval loginterval log_every",
-        "--save-every-fs": "dump_every traj_interval save_every interval",
-        "--with": "method theory calculator reference",
-        "--out": "output o out_dir output_dir outdir folder save_dir work_dir results_dir to",
-        "--to": "out output dir folder",
-        "--data": "file input dataset train_file data_file",
-        "--model": "arch architecture",
-        "--resume": "restart restart_latest continue load",
-        "--json": "as_json machine",
-        "--energy-unit": "energy_units units e_unit",
-        "--length-unit": "length_units r_unit distance_unit",
-        "--force-unit": "force_units forces_unit f_unit",
-        "--device": "gpu cuda cpu",
-    }
-)
+# options of commands, in our name: a name of theirs can mean another option in another command;
+# for train, see KEYS
+OPTIONS = {
+    "--temperature-K": "temperature temp t temperature_k",
+    "--time-ps": "time length duration ps total_time steps n_steps nsteps max_steps",
+    "--timestep-fs": "timestep time_step dt step stepsize",
+    "--ensemble": "thermostat integrator nve nvt npt",
+    "--pressure-GPa": "pressure p press",
+    "--friction-per-ps": "friction gamma damping",
+    "--log-every-fs": "log_interval loginterval log_every",
+    "--save-every-fs": "dump_every traj_interval save_every interval",
+    "--with": "method theory calculator reference",
+    "--out": "output o out_dir output_dir outdir folder save_dir work_dir results_dir to",
+    "--to": "out output dir folder",
+    "--data": "file input dataset train_file data_file",
+    "--model": "arch architecture",
+    "--resume": "restart restart_latest continue load",
+    "--keep-velocities": "resume restart restart_latest continue checkpoint velocities momenta",
+    "--json": "as_json machine",
+    "--energy-unit": "energy_units units e_unit",
+    "--length-unit": "length_units r_unit distance_unit",
+    "--force-unit": "force_units forces_unit f_unit",
+    "--device": "gpu cuda cpu",
+}

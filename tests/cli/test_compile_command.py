@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 
 from gradpot import Potential, build, save
 from gradpot.cli import commands  # noqa: F401 (in this order, which is that of the help)
-from gradpot.compile import cache, export
+from gradpot.compile import cache, export, package
 from gradpot.compile.step import has_compiler
 from gradpot.md.dynamics import LOG, read_log
 
@@ -62,6 +62,16 @@ def test_the_package_is_put_beside_the_potential(place, compiling, monkeypatch, 
     assert said.err.splitlines()[1].endswith("s, float32: model.pt2")
     assert (place / "model.pt2").read_text() == "machine code\n"
     assert [(path.parent.name, dtype) for path, dtype in compiling] == [("compiled", torch.float32)]
+
+
+def test_what_is_compiled_already_is_not_compiled_again(place, compiling, monkeypatch, capsys):
+    gradpot(monkeypatch, capsys, ["compile", "model.safetensors"])
+    for module in (package, cache):
+        monkeypatch.setattr(module, "fits", lambda *_: True)  # "machine code" has no header
+    said = gradpot(monkeypatch, capsys, ["compile", "model.safetensors", "--out", "again.pt2"])
+    assert (said.code, said.err) == (0, "already compiled, float32: again.pt2\n")
+    assert (place / "again.pt2").read_text() == "machine code\n"
+    assert len(compiling) == 1
 
 
 def test_json_and_nothing_else(place, compiling, monkeypatch, capsys):

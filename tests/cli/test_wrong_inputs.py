@@ -190,6 +190,7 @@ TABLE = [
     ("train max_minutes=1", r"unknown key 'max_minutes' \(did you mean train\.max_minutes\?\)"),
     ("train --model PaiNN", r"unknown model 'PaiNN' \(did you mean painn\?\)"),
     (f"md {MODEL} H2O --temperature 300", r"--temperature \(did you mean --temperature-K\?\)"),
+    (f"md {MODEL} H2O --resume", r"--resume \(did you mean --keep-velocities\?\)"),
     (f"md {MODEL} H2O --dt 1", r"No such option: --dt \(did you mean --timestep-fs\?\)"),
     (f"md {MODEL} H2O --thermostat nvt", r"--thermostat \(did you mean --ensemble\?\)"),
     ("label h2.xyz --method gfn2-xtb", r"No such option: --method \(did you mean --with\?\)"),

@@ -24,6 +24,7 @@ from ase.md.verlet import VelocityVerlet
 from numpy.testing import assert_allclose
 
 from gradpot import Calculator, InputError, Model, Potential, build, cli, save
+from gradpot.cli.md import _why
 from gradpot.errors import RunError
 from gradpot.locks import locked
 from gradpot.md.dynamics import LOG, SUMMARY, TRAJECTORY, Settings, drift, read_log, run
@@ -105,7 +106,8 @@ def test_a_run_continues_from_its_last_frame(tmp_path):
 
 @pytest.mark.parametrize("ensemble", ["langevin", "npt"])
 def test_thermostats_keep_the_temperature_and_seeds_repeat(tmp_path, ensemble):
-    settings = Settings(60.0, 0.8, 4.0, ensemble, friction_per_ps=20.0, log_every_fs=4.0, seed=3)
+    friction = {"friction_per_ps": 20.0} if ensemble == "langevin" else {}
+    settings = Settings(60.0, 0.8, 4.0, ensemble, log_every_fs=4.0, seed=3, **friction)
     atoms = argon()
     summary = run(atoms, settings, tmp_path / "one")
     assert summary["drift_meV_atom_ps"] is None
@@ -125,8 +127,10 @@ def test_thermostats_keep_the_temperature_and_seeds_repeat(tmp_path, ensemble):
 
 def test_npt_logs_volume_and_pressure(tmp_path):
     settings = Settings(30.0, 0.4, 4.0, "npt", pressure_GPa=1.0)
-    run(argon(), settings, tmp_path)
+    summary = run(argon(), settings, tmp_path)
     log = read_log(tmp_path / LOG)
+    assert summary["mean_volume_A3"] == pytest.approx(log["volume_A3"].mean())
+    assert summary["mean_pressure_GPa"] == pytest.approx(log["pressure_GPa"].mean())
     assert log["volume_A3"][0] == pytest.approx(8 * 5.4**3)
     assert log["volume_A3"][-1] < log["volume_A3"][0]
     assert log["pressure_GPa"].shape == log["time_fs"].shape
@@ -228,8 +232,10 @@ def test_a_blow_up_stops_the_run_and_is_explained(tmp_path, atoms, settings, mes
     with pytest.raises(InputError, match=rf"at [\d.]+ fs .*{message}.*What usually helps"):
         raise InputError(summary["blow_up"])
     frames = ase.io.read(tmp_path / TRAJECTORY, ":")
-    # a step that the calculator refuses has no energy to write
-    assert frames[-1].info["time_fs"] <= summary["time_fs"]
+    assert frames[-1].info["time_fs"] == summary["time_fs"]
+    assert read_log(tmp_path / LOG)["time_fs"][-1] == summary["time_fs"]
+    times = [frame.info["time_fs"] for frame in frames]
+    assert times == sorted(set(times))
     assert not summary["finished"]
     assert json.loads((tmp_path / SUMMARY).read_text())["blow_up"] == summary["blow_up"]
 
@@ -484,6 +490,37 @@ def test_command_reads_the_last_frame_or_the_one_asked_for(monkeypatch, tmp_path
     assert_allclose(first.get_momenta(), 0.1)
 
 
+@pytest.mark.parametrize(
+    ("settings", "mean_K", "time_fs", "words"),
+    [
+        (Settings(), 200.0, 1e3, "half of the kinetic energy of a relaxed start"),
+        (Settings(), 486.0, 1e3, "potential energy of a start that is not relaxed"),
+        (Settings(), 310.0, 1e3, ""),
+        (Settings(keep_velocities=True), 486.0, 1e3, ""),
+        (
+            Settings(ensemble="npt"),
+            187.0,
+            500.0,
+            "10 times the thermostat's relaxation time of 0.05",
+        ),
+        (Settings(ensemble="langevin"), 254.0, 500.0, "5 times the thermostat's relaxation"),
+        (Settings(ensemble="langevin"), 254.0, 2000.0, ""),
+        (Settings(ensemble="langevin"), 299.0, 500.0, ""),
+    ],
+)
+def test_a_mean_temperature_far_from_the_target_is_explained(settings, mean_K, time_fs, words):
+    said = _why(mean_K, {"time_fs": time_fs}, settings)
+    assert words in said
+    assert bool(words) == bool(said)
+
+
+def test_numbers_of_an_explosion_are_short():
+    atoms = moving(dimer(), 1e30)
+    said = str(Limits(atoms, 300.0, 2.0).check_step(atoms, 0.0, 1.94825e52))
+    assert "the temperature is 1.9e52 K, above the limit of 300 K" in said
+    assert len(said) < 130
+
+
 def test_command_says_that_the_dynamics_blew_up(monkeypatch, tmp_path, model, capsys):
     code = command(monkeypatch, model, "H2O", "--time-ps", 1, "--out", tmp_path / "run")
     said = capsys.readouterr()
@@ -491,6 +528,7 @@ def test_command_says_that_the_dynamics_blew_up(monkeypatch, tmp_path, model, ca
     assert said.err.count("\n") == 1
     assert "error: the dynamics blew up: at " in said.err
     assert "Everything is in" in said.out
+    assert "mean temperature" not in said.out
     assert (tmp_path / "run" / "md.png").exists()
 
 
@@ -507,6 +545,12 @@ def test_command_says_that_the_dynamics_blew_up(monkeypatch, tmp_path, model, ca
         (["CH3CH2OH", "--device", "nowhere"], "unknown device 'nowhere'; known: auto, cpu, cuda"),
         (["CH3CH2OH", "--keep-velocities"], "has no momenta"),
         (["CH3CH2OH", "--timestep-fs", "0"], "timestep_fs is 0.0 but must be positive"),
+        (["H2O", "--time-ps", "0.0001"], "time_ps is 0.0001, less than one step of 0.5 fs"),
+        (
+            ["H2O", "--friction-per-ps", "1"],
+            "--friction-per-ps is for --ensemble langevin, not nve",
+        ),
+        (["H2O", "--pressure-GPa", "1"], "--pressure-GPa is for --ensemble npt, not nve"),
     ],
 )
 def test_command_refuses_in_one_line(monkeypatch, tmp_path, model, capsys, arguments, message):
@@ -538,6 +582,9 @@ def test_sigterm_ends_a_run_cleanly(tmp_path, model):
         process.kill()
     assert process.returncode == 128 + signal.SIGTERM, err
     assert "interrupted" in out
+    again = f"gradpot md {model} {tmp_path / 'r'}/md.extxyz --keep-velocities --temperature-K 1.0 "
+    left = 10000 - read_log(log)["time_fs"][-1] / 1000
+    assert f"to go on: {again}--time-ps {left:.10g} --compile false\n" in out
     summary = json.loads((tmp_path / "r" / SUMMARY).read_text())
     assert summary["interrupted"]
     assert read_log(log)["time_fs"][-1] == summary["time_fs"]

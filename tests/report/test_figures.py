@@ -73,7 +73,7 @@ def texts(monkeypatch, draw: Callable, *arguments: object, **options: object) ->
         figure.draw_without_rendering()
         found.extend(text.get_text() for text in figure.findobj(Text) if text.get_visible())
 
-    monkeypatch.setattr(Figure, "savefig", save)
+    monkeypatch.setattr("gradpot.report.figures._save", save)
     draw(*arguments, **options)
     return found
 

@@ -57,6 +57,11 @@ def list_sets(as_json: Json = False) -> None:
         if console.measure(table, options=unlimited).maximum <= console.width:
             break
     console.print(table)
+    if any(row["checksum"] == "at first fetch" for row in rows):
+        say(
+            "checksum at first fetch: none is published, so gradpot notes that of your first "
+            "download and compares later ones with it"
+        )
     say(f"to download into {catalog.default_folder()}: gradpot data fetch NAME")
 
 

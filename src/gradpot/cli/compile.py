@@ -47,7 +47,9 @@ def compile_command(
     out = out or model.with_suffix(package.SUFFIX)
     _check_out(out, model)
     precision = package.read_dtype(dtype) or potential.dtype
-    if not as_json:
+    cached = cache.cache_file(potential, precision)
+    known = cached and cache.is_ours(cached) and package.fits(cached, potential, precision)
+    if not as_json and not known:
         say("compiling takes a minute or two")
     began = time.monotonic()
     with locked(out), TemporaryDirectory(prefix="gradpot-") as folder:
@@ -56,6 +58,8 @@ def compile_command(
     seconds, name = time.monotonic() - began, package.dtype_name(precision)
     if as_json:
         print_json({"out": str(out), "dtype": name, "seconds": seconds})
+    elif known and made == cached:
+        say(f"already compiled, {name}: {out}")
     else:
         say(f"compiled in {seconds:.0f} s, {name}: {out}")
 

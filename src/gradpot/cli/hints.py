@@ -54,7 +54,8 @@ def _option(typed: str, context: Any) -> str:
     parameters = [p for p in context.command.params if p.param_type_name == "option"]
     known = [name for p in parameters for name in p.opts if name.startswith("--")]
     by_name = {name.lstrip("-").lower(): name for name in known}
-    meant = {t: o for t, o in other_names.OPTIONS.items() if o in known} | by_name
+    table = {option: names for option, names in other_names.OPTIONS.items() if option in known}
+    meant = other_names.by_their_name(table) | by_name
     word = typed.lstrip("-").replace("-", "_").lower()
     if context.command.name != "train" or word in meant:
         return did_you_mean(word, (), meant) or did_you_mean(typed.lstrip("-"), (), meant)

@@ -1,5 +1,7 @@
 """`gradpot md`: molecular dynamics with a trained potential."""
 
+import shlex
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from timeit import repeat
@@ -22,11 +24,18 @@ COMPILE = ("auto", "true", "false")
 # compiling takes about a minute, and then saves three quarters of a run or more
 COMPILE_FROM_S = 120.0
 # a relaxed start ends at half its temperature, by equipartition; small molecules fluctuate
-COLD_BELOW = 0.7
+COLD_BELOW, HOT_ABOVE = 0.7, 1.3
 COLD = (
     ", because half of the kinetic energy of a relaxed start becomes potential energy; start "
     "from a frame of a langevin run with --keep-velocities, or at twice the temperature"
 )
+HOT = (
+    ", because the potential energy of a start that is not relaxed becomes kinetic energy; relax "
+    "the structure first, or use --ensemble langevin"
+)
+# relaxation times of a thermostat until the start hardly counts in the mean, and the deviation,
+# relative to the target, that is not worth a word
+RELAXED_AFTER, NEAR = 20, 0.1
 
 
 @app.command("md", rich_help_panel=POTENTIALS)
@@ -94,7 +103,12 @@ def md_command(
     if as_json:
         print_json(summary)
     else:
-        print(_in_words(summary))
+        print(_in_words(summary, settings))
+        if summary["interrupted"] and not summary["blow_up"] and not summary["finished"]:
+            given = {"dtype": dtype, "model": own, "threads": threads}
+            given |= {"device": device, "compile": compile}
+            chosen = {k: v for k, v in given.items() if v not in (None, "cpu", "auto")}
+            print(f"to go on: {_command_to_go_on(model, summary, settings, chosen)}")
     if why := summary["blow_up"]:
         raise RunError(f"the dynamics blew up: {why}. Output is in {folder}")
     return SIGNALED + signal if signal else 0
@@ -166,20 +180,60 @@ def _worth_compiling(calculator: "Calculator", atoms: "Atoms", n_steps: int) -> 
     return seconds * n_steps > COMPILE_FROM_S
 
 
-def _in_words(summary: dict) -> str:
-    settings, temperature = summary["settings"], summary["mean_temperature_K"]
+def _in_words(summary: dict, settings: Settings) -> str:
     lines = [
-        f"{summary['formula']}, {settings['ensemble']}: {summary['time_fs'] / 1000:g} ps in "
+        f"{summary['formula']}, {settings.ensemble}: {summary['time_fs'] / 1000:g} ps in "
         f"{summary['n_steps']} steps, {summary['ns_per_day']:.3g} ns/day, "
         f"{'' if summary['compiled'] else 'not '}compiled"
     ]
-    if temperature is not None:
-        drawn = settings["ensemble"] == "nve" and not settings["keep_velocities"]
-        cold = drawn and temperature < COLD_BELOW * settings["temperature_K"]
-        lines.append(f"mean temperature: {temperature:.0f} K" + (COLD if cold else ""))
-    if summary["drift_meV_atom_ps"] is not None:
-        lines.append(f"drift of the total energy: {summary['drift_meV_atom_ps']:.3g} meV/atom/ps")
+    if not summary["blow_up"]:  # means and slopes of an explosion say nothing
+        lines += _means(summary, settings)
     if summary["interrupted"]:
         lines.append("interrupted; the files hold everything up to the last step")
     lines.append(f"Everything is in {summary['folder']}: md.extxyz, md.csv, md.json, md.png")
     return "\n".join(lines)
+
+
+def _means(summary: dict, settings: Settings) -> list[str]:
+    """A line for each mean, and for the drift, that this run has."""
+    lines = []
+    if (mean := summary.get("mean_temperature_K")) is not None:
+        lines.append(f"mean temperature: {mean:.0f} K{_why(mean, summary, settings)}")
+    if (volume := summary.get("mean_volume_A3")) is not None:
+        lines.append(f"mean volume: {volume:.1f} Å³")
+    if (pressure := summary.get("mean_pressure_GPa")) is not None:
+        lines.append(f"mean pressure: {pressure:.3g} GPa")
+    if (drift := summary.get("drift_meV_atom_ps")) is not None:
+        lines.append(f"drift of the total energy: {drift:.3g} meV/atom/ps")
+    return lines
+
+
+def _why(mean_K: float, summary: dict, settings: Settings) -> str:
+    """Why the mean temperature is far from the one that was asked for, if that is known."""
+    target = settings.temperature_K
+    if settings.ensemble == "nve":
+        if settings.keep_velocities:
+            return ""
+        return COLD if mean_K < COLD_BELOW * target else HOT if mean_K > HOT_ABOVE * target else ""
+    n_times = summary["time_fs"] / 1000.0 / settings.relaxation_ps
+    if n_times >= RELAXED_AFTER or abs(mean_K - target) <= NEAR * target:
+        return ""
+    return (
+        f", not {target:g} K, because the run is too short: {n_times:.2g} times the thermostat's "
+        f"relaxation time of {settings.relaxation_ps:.3g} ps; take at least {RELAXED_AFTER} times"
+    )
+
+
+def _command_to_go_on(
+    model: Path, summary: dict, settings: Settings, others: dict[str, Any]
+) -> str:
+    """The command for the rest of the time, from the last frame, with the options of this run."""
+    words = ["gradpot", "md", str(model), f"{summary['folder']}/md.extxyz", "--keep-velocities"]
+    left_ps = (settings.n_steps - summary["n_steps"]) * settings.timestep_fs / 1000.0
+    chosen = {f.name: getattr(settings, f.name) for f in fields(Settings)}
+    changed = {f.name: chosen[f.name] for f in fields(Settings) if chosen[f.name] != f.default}
+    again = changed | {"time_ps": f"{left_ps:.10g}"} | others
+    again.pop("keep_velocities", None)
+    for name, value in again.items():
+        words += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join(words)

@@ -107,9 +107,11 @@ class MDProgress(LiveProgress):
         """Take note of a step and its row of the log."""
         seconds = time.monotonic() - self.began
         speed = ns_per_day(row["time_fs"], max(seconds, 1e-9))
+        # whole steps, which may be a little more or less than what was asked for
+        whole_ps = self.settings.n_steps * self.settings.timestep_fs / 1000
         texts = [
-            f"{row['time_fs'] / 1000:.3f} of {self.settings.time_ps:g} ps",
-            f"{row['temperature_K']:.0f} K",
+            f"{row['time_fs'] / 1000:.4g} of {whole_ps:.6g} ps",
+            f"{_number(row['temperature_K'])} K",
             f"{speed:.3g} ns/day",
             f"{row['total_eV']:.4f} eV",
         ]

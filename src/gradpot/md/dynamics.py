@@ -11,10 +11,12 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms, units
+from ase.calculators.calculator import all_properties
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.extxyz import write_extxyz
 from ase.md.md import MolecularDynamics
 from ase.md.nose_hoover_chain import IsotropicMTKNPT
@@ -32,6 +34,8 @@ TRAJECTORY, LOG, SUMMARY = "md.extxyz", "md.csv", "md.json"
 COLUMNS = ("time_fs", "potential_eV", "kinetic_eV", "total_eV", "temperature_K")
 # the conserved energy includes what thermostat and barostat have taken up
 NPT_COLUMNS = ("volume_A3", "pressure_GPa", "conserved_eV")
+# of these columns, the summary has the mean
+AVERAGED = ("temperature_K", "volume_A3", "pressure_GPa")
 # a deleted folder is noticed this soon; looking costs microseconds
 LOOK_EVERY_S = 1.0
 ADVICE = (
@@ -124,10 +128,12 @@ def _integrate(
 ) -> str | None:
     """Run all steps and record them; why the dynamics blew up, or None."""
     n_free = degrees_of_freedom(atoms, settings.ensemble)
+    good: tuple[int, dict[str, float], Snapshot] | None = None
     try:
         for _ in dynamics.irun(settings.n_steps):
             step = dynamics.nsteps
             row = _observe(dynamics, atoms, step * settings.timestep_fs, n_free)
+            good = step, row, snapshot(atoms)
             last = step == settings.n_steps or stop() != 0
             problem = limits.check_step(atoms, row["potential_eV"], row["temperature_K"])
             if not problem and (last or step % record.log_every == 0):
@@ -137,12 +143,15 @@ def _integrate(
             if last or problem:
                 return problem
     except InputError as error:  # of the calculator, or of the search for close atoms
-        return str(error)
+        problem = str(error)
     except (ValueError, ArithmeticError):  # of a barostat whose cell exploded
         if np.isfinite(atoms.cell.array).all() and np.isfinite(atoms.positions).all():
             raise
-        return "positions or the cell are not finite"
-    return None
+        problem = "positions or the cell are not finite"
+    if good:  # the refused step has no energy to write, so the run ends with the step before
+        dynamics.nsteps, row, before = good
+        record.add(dynamics.nsteps, row, restore(atoms, before), always=True)
+    return problem
 
 
 def _observe(
@@ -160,6 +169,31 @@ def _observe(
         pressure = -stress[:3].mean() / GPA
         values += [atoms.cell.volume, pressure, dynamics.get_conserved_energy()]
     return dict(zip((*COLUMNS, *NPT_COLUMNS), map(float, values), strict=False))
+
+
+class Snapshot(NamedTuple):
+    """A step that was calculated, to be written if the next one is refused."""
+
+    arrays: dict[str, np.ndarray]
+    cell: np.ndarray
+    results: dict[str, Any]
+
+
+def snapshot(atoms: Atoms) -> Snapshot:
+    """Copies, which takes microseconds: some calculators reuse their arrays."""
+    arrays = {name: array.copy() for name, array in atoms.arrays.items()}
+    results = {name: np.copy(value) for name, value in getattr(atoms.calc, "results", {}).items()}
+    return Snapshot(arrays, atoms.cell.array.copy(), results)
+
+
+def restore(atoms: Atoms, before: Snapshot) -> Atoms:
+    """The atoms as they were, with the results they had."""
+    whole = atoms.copy()
+    whole.arrays.update(before.arrays)
+    whole.set_cell(before.cell)
+    known = {k: v[()] for k, v in before.results.items() if k in all_properties}
+    whole.calc = SinglePointCalculator(whole, **known)
+    return whole
 
 
 def columns(ensemble: str) -> tuple[str, ...]:
@@ -183,6 +217,7 @@ class Record(ExitStack):
             for name in (TRAJECTORY, LOG)
         ]
         self._looked = time.monotonic()
+        self._framed = self._logged = -1  # the steps that were written last
         append(self._files[1], (",".join(columns(settings.ensemble)) + "\n").encode())
 
     def add(self, step: int, row: dict[str, float], atoms: Atoms, always: bool) -> None:
@@ -192,15 +227,17 @@ class Record(ExitStack):
             for file in self._files:
                 check_present(file)
             self._looked = time.monotonic()
-        if always or step % self.save_every == 0:
+        if (always or step % self.save_every == 0) and step > self._framed:
             atoms.info["time_fs"] = row["time_fs"]
             frame = io.StringIO()
             write_extxyz(frame, [atoms])
             append(trajectory, frame.getvalue().encode())
-        if always or step % self.log_every == 0:
+            self._framed = step
+        if (always or step % self.log_every == 0) and step > self._logged:
             first, *rest = row.values()
             line = f"{first:.12g}," + ",".join(f"{value:.8f}" for value in rest) + "\n"
             append(log, line.encode())
+            self._logged = step
 
 
 def read_log(path: Path | str) -> dict[str, Float[np.ndarray, "n_rows"]]:
@@ -257,7 +294,8 @@ def _statistics(
         log = read_log(folder / LOG)
         nve, temperature = settings.ensemble == "nve", log["temperature_K"]
         values["drift_meV_atom_ps"] = drift(log, n_atoms) if nve else None
-        values["mean_temperature_K"] = temperature.mean() if temperature.size else None
+        for name in [c for c in AVERAGED if c in log]:
+            values[f"mean_{name}"] = log[name].mean() if temperature.size else None
         values["max_temperature_K"] = temperature.max() if temperature.size else None
     known = {k: float(v) if v is not None and np.isfinite(v) else None for k, v in values.items()}
     return {"n_steps": n_steps, **known}

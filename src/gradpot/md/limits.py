@@ -17,6 +17,8 @@ from gradpot.geometry import edge_vectors, neighbor_list
 BONDED, TOO_CLOSE = 1.2, 0.5
 # no solid or liquid changes its volume threefold unless it collapses or evaporates
 LARGEST_VOLUME_CHANGE = 3.0
+# from here on, numbers in messages have a power of ten: nobody reads 50 digits
+LONG_NUMBER = 1e6
 
 
 class Limits:
@@ -48,9 +50,9 @@ class Limits:
         kinetic = 0.5 * (atoms.get_momenta() ** 2).sum(axis=1) / atoms.get_masses()
         fastest = int(np.argmax(kinetic))
         return (
-            f"the temperature is {temperature_K:.0f} K, above the limit of "
-            f"{self.max_temperature_K:.0f} K; {_name(atoms, fastest)} alone has "
-            f"{kinetic[fastest]:.1f} eV of kinetic energy"
+            f"the temperature is {_number(temperature_K, 0)} K, above the limit of "
+            f"{_number(self.max_temperature_K, 0)} K; {_name(atoms, fastest)} alone has "
+            f"{_number(kinetic[fastest], 1)} eV of kinetic energy"
         )
 
     def check_geometry(self, atoms: Atoms) -> str | None:
@@ -62,14 +64,15 @@ class Limits:
             worst = int(np.argmax(lengths / self.lengths))
             i, j = (_name(atoms, atom) for atom in self.bonds[worst])
             return (
-                f"the bond between {i} and {j} is {lengths[worst]:.2f} Å long, more than "
+                f"the bond between {i} and {j} is {_number(lengths[worst], 2)} Å long, more than "
                 f"{self.max_stretch:g} times its {self.lengths[worst]:.2f} Å at the start "
                 "(if bonds are meant to break: --max-stretch inf)"
             )
         change = atoms.cell.volume / self.volume if self.volume else 1.0
         if 1.0 / LARGEST_VOLUME_CHANGE < change < LARGEST_VOLUME_CHANGE:
             return None
-        return f"the cell volume changed from {self.volume:.0f} to {atoms.cell.volume:.0f} Å³"
+        before, after = _number(self.volume, 0), _number(atoms.cell.volume, 0)
+        return f"the cell volume changed from {before} to {after} Å³"
 
 
 def too_close(atoms: Atoms) -> str | None:
@@ -119,3 +122,9 @@ def _lengths(atoms: Atoms, pairs: np.ndarray) -> Float[np.ndarray, "n_bonds"]:
 def _name(atoms: Atoms, index: int | np.integer) -> str:
     """An atom as "H7": its symbol and its index, counted from 0."""
     return f"{atoms.symbols[index]}{index}"
+
+
+def _number(value: float, decimals: int) -> str:
+    """A number for a message: "10402", or "1.9e52" for what has exploded."""
+    long = abs(value) >= LONG_NUMBER
+    return f"{value:.1e}".replace("e+", "e") if long else f"{value:.{decimals}f}"

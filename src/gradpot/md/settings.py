@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from ase.md.md import MolecularDynamics
 
 
+# relaxation times of npt, in steps, as ASE's documentation suggests
+THERMOSTAT_STEPS, BAROSTAT_STEPS = 100, 1000
+# the ensemble that uses each of these settings
+ONLY_FOR = {"pressure_GPa": "npt", "friction_per_ps": "langevin"}
+
+
 class Bound(NamedTuple):
     """What a number must be, for the message and as a test."""
 
@@ -41,7 +47,7 @@ class Settings:
     Times between rows and frames are rounded to whole steps.
 
     Raises:
-        InputError: a value is out of bounds; the message names it.
+        InputError: a value is out of bounds, or is not for this ensemble; the message names it.
     """
 
     temperature_K: float = _setting(
@@ -69,6 +75,15 @@ class Settings:
         for name, bound in ((f.name, f.metadata["bound"]) for f in fields(self)):
             if bound and not bound.holds(getattr(self, name)):
                 raise InputError(f"{name} is {getattr(self, name)} but must {bound.text}")
+        for name, ensemble in ONLY_FOR.items():
+            default = type(self).__dataclass_fields__[name].default
+            if self.ensemble != ensemble and getattr(self, name) != default:
+                option = name.replace("_", "-")
+                raise InputError(f"--{option} is for --ensemble {ensemble}, not {self.ensemble}")
+        if round(1000.0 * self.time_ps / self.timestep_fs, 6) < 1:
+            raise InputError(
+                f"time_ps is {self.time_ps:g}, less than one step of {self.timestep_fs:g} fs"
+            )
         if not self.temperature_limit_K > self.temperature_K:
             raise InputError(
                 f"max_temperature_K is {self.max_temperature_K} but must be above the "
@@ -85,6 +100,12 @@ class Settings:
     def steps(self, fs: float) -> int:
         """Number of steps nearest to this time, at least one."""
         return max(1, round(fs / self.timestep_fs))
+
+    @property
+    def relaxation_ps(self) -> float:
+        """Time in which the thermostat acts; infinite without one."""
+        npt_ps = THERMOSTAT_STEPS * self.timestep_fs / 1000.0
+        return {"langevin": 1.0 / self.friction_per_ps, "npt": npt_ps}.get(self.ensemble, math.inf)
 
     @property
     def temperature_limit_K(self) -> float:
@@ -131,8 +152,8 @@ def npt(atoms: "Atoms", settings: Settings, rng: "np.random.Generator") -> "Mole
         timestep,
         temperature_K=settings.temperature_K,
         pressure_au=settings.pressure_GPa * GPA,
-        tdamp=100 * timestep,  # both as ASE's documentation suggests
-        pdamp=1000 * timestep,
+        tdamp=THERMOSTAT_STEPS * timestep,
+        pdamp=BAROSTAT_STEPS * timestep,
     )
 
 

@@ -4,6 +4,7 @@ NaN and missing values are left out. A figure with nothing to show says so. All 
 wide, with text that can still be read at half of that, a column of a journal.
 """
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from torch import Tensor
 
 from gradpot.graph.graph import Properties
+from gradpot.process import write_bytes
 
 # Okabe and Ito: distinct for colorblind readers and in gray; the light ones are behind a mean
 BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#8c8c8c"
@@ -91,7 +93,7 @@ def learning_curve(metrics: Sequence[Mapping], path: str | Path, per_atom: bool 
         text = f"errors on {n_frames} validation frames" if n_frames else ""
         text += f"{', ' if text else ''}best model at step {kept[0]}" if kept else ""
         figure.suptitle(text)
-        figure.savefig(path)
+        _save(figure, path)
 
 
 def parity(
@@ -139,7 +141,7 @@ def parity(
             ax.set_title(f"MAE {mae:.3g} {milli}\nRMSE {rmse:.3g} {milli}")
             ax.set(xlabel=f"reference {name} ({unit})", ylabel=f"predicted ({unit})")
         figure.suptitle(title)
-        figure.savefig(path)
+        _save(figure, path)
 
 
 def dynamics(
@@ -191,7 +193,7 @@ def dynamics(
             ax.yaxis.set_major_locator(MaxNLocator(4))
         figure.align_ylabels()
         figure.axes[-1].set_xlabel("time (ps)")
-        figure.savefig(path)
+        _save(figure, path)
 
 
 def _with_mean(
@@ -210,7 +212,7 @@ def _with_mean(
         smooth = np.convolve(values, np.full(width, 1 / width), "valid")
         middle = np.convolve(time, np.full(width, 1 / width), "valid")
         ax.plot(middle, smooth, color=color, linewidth=1.8)
-    text = f"mean {_mean(values):.4g} {unit}"
+    text = f"mean {_three_digits(_mean(values))} {unit}"
     if target is not None:
         ax.axhline(target, color="black", linestyle=(0, (4, 3)))
         text += f", dashed: target {target:g} {unit}"
@@ -270,6 +272,18 @@ def _figure(n_panels: int) -> tuple[Figure, list[Axes]]:
         figure.text(0.5, 0.5, "nothing to show", ha="center", va="center")
     axes = [figure.add_subplot(n_rows, 2, i + 1) for i in range(n_panels)]
     return figure, axes
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    """Write a figure as a whole: a full disk leaves the old one, or none."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=Path(path).suffix[1:])
+    write_bytes(path, buffer.getvalue())
+
+
+def _three_digits(value: float) -> str:
+    """At most three significant digits, without a power of ten below a million."""
+    return f"{float(f'{value:.3g}'):g}"
 
 
 def _mean(values: Float[np.ndarray, "n"]) -> float:
