@@ -165,8 +165,10 @@ def strained() -> Frames:
     [
         (1, "consistent", "stress times strain"),
         (-1, "sign error", "--stress-sign"),
-        (10, "unit error", "times too large for the energies (--stress-unit)"),
+        (10, "unit error", "it looks like kbar, but was read as GPa (--stress-unit)"),
         (1e-3, "unit error", "times too small"),
+        (1 / 160.2, "unit error", "it looks like eV/Ang^3, but was read as GPa"),
+        (1602, "unit error", "it looks like kbar, but was read as eV/Ang^3"),
         (-160.2, "unit error", "times too large"),
     ],
 )

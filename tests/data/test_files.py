@@ -10,6 +10,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 from ase.io import write
 
+from gradpot.data import source
 from gradpot.data.files import (
     StressLabel,
     n_missing,
@@ -463,6 +464,17 @@ def test_stress_without_a_full_cell_is_a_missing_label(npz):
     path = npz(**SGDML, **SAID, cell=CELL, pbc=[True, True, False], s=np.ones((5, 6)))
     label = StressLabel("s", "eV/Ang^3", "voigt", "tension")
     assert np.isnan(read(path, stress=label).stress).all()
+
+
+def test_the_parts_of_a_stress_label_are_keywords(data):
+    path = data / "mlearn_si" / "si_test25.npz"
+    parts = {"key": "virial_stress", "unit": "kbar", "order": "vasp", "sign": "compression"}
+    given = source.read(path, **{f"stress_{part}": value for part, value in parts.items()})
+    whole = read(path, stress=StressLabel(**parts))
+    np.testing.assert_array_equal(given.stress, whole.stress)
+    assert repr(whole) == "Frames: 25 frames, 1600 atoms, Si64, energies, forces, stress"
+    with pytest.raises(InputError, match="missing: --stress-unit"):
+        source.read(path, stress_key="virial_stress")
 
 
 def test_incomplete_and_unknown_stress_labels(npz):

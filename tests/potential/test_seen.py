@@ -14,7 +14,7 @@ from gradpot import Calculator, InputError, Potential, UnseenWarning, build, loa
 from gradpot.compile import package
 from gradpot.graph.dataset import dataset
 from gradpot.potential.header import Seen
-from gradpot.potential.seen import LISTED, NEARER, nearest_squared, novel_frames, seen_in
+from gradpot.potential.seen import LISTED, NEARER, nearest_squared, novel_frames, seen_in, unlike
 
 CUTOFF = 4.0
 
@@ -88,7 +88,7 @@ CHARGED.info["charge"] = 1
     [
         (molecule("CH3OH"), r"the composition CH4O \(training: H2O\)"),
         (molecule("CH3OH"), "total energy cannot be compared"),
-        (BOXED, "no training frame has periodic directions"),
+        (BOXED, "no training frame is periodic, and this structure is"),
         (CHARGED, r"a charge of 1 \(training: 0 to 0\)"),
     ],
 )
@@ -123,7 +123,7 @@ def test_atoms_nearer_than_in_training_are_said_once(tmp_path):
     atoms.set_distance(0, 1, 1.001 * NEARER * seen.nearest["1-8"], fix=0)
     one.calculate(atoms)
     atoms.set_distance(0, 1, 0.999 * NEARER * seen.nearest["1-8"], fix=0)
-    with pytest.warns(UnseenWarning, match=r"O and H are 0\.8. Å apart, but the shortest dist"):
+    with pytest.warns(UnseenWarning, match=r"O and H are 0\.8. Å apart, too near: the short"):
         one.calculate(atoms)
     atoms.set_distance(0, 1, 0.5, fix=0)
     one.calculate(atoms)  # not again
@@ -131,7 +131,7 @@ def test_atoms_nearer_than_in_training_are_said_once(tmp_path):
 
 def test_elements_never_seen_together_are_said(tmp_path):
     seen = seen_of(tmp_path, [molecule("H2"), *rattled("CO", 1)])
-    text = "H and C are 3.90 Å apart, but no training frame has them within 4 Å"
+    text = "H and C are 3.90 Å apart, and no training frame has them within 4 Å"
     one = calculator(seen)
     with pytest.warns(UnseenWarning, match=text):
         one.novelty.check_distances(
@@ -150,7 +150,17 @@ def test_many_frames_are_told_in_one_line_each(tmp_path):
     )
     near = [line for line in lines if "too near" in line]
     assert len(near) == 1
-    assert near[0].startswith("3 of 8 frames: two atoms are too near")
+    assert near[0].startswith("1 of 8 frames: two atoms are too near: in frame 5, H and O are 0.60")
+    never = [line for line in lines if "two elements" in line]
+    assert len(never) == 1
+    assert never[0].startswith("2 of 8 frames: two elements are together")
+
+
+def test_words_for_cells_and_molecules(tmp_path):
+    seen = seen_of(tmp_path, [bulk("Si")])
+    composition, periodic = unlike(seen, np.array([14, 14]), np.zeros(3, bool), np.nan, np.nan)
+    assert "Si2 (training: Si; formulas of cells are reduced)" in composition
+    assert periodic == "all training frames are periodic, and this structure is not"
 
 
 def test_saved_and_compiled_with_the_model(tmp_path):

@@ -104,7 +104,7 @@ def check_forces(frames: Frames) -> dict[str, Any]:
     nothing = "no two labeled frames have the same atoms in the same order and the same cell"
     if np.isnan(frames.energy).all() or np.isnan(frames.forces).all():
         nothing = "there are no energies and forces to compare"
-    return _report(near_pairs(frames), nothing, {})
+    return _report(near_pairs(frames), nothing, {}, {})
 
 
 def check_stress(frames: Frames) -> dict[str, Any] | None:
@@ -116,11 +116,11 @@ def check_stress(frames: Frames) -> dict[str, Any] | None:
     texts = {
         "consistent": "energy differences agree with stress times strain",
         "sign error": "the stress has the wrong sign (--stress-sign)",
-        "unit error": "the stress is {amount} for the energies (--stress-unit)",
+        "unit error": "the stress is {amount} for the energies{likely} (--stress-unit)",
     }
     nothing = f"no two cells of labeled frames differ by {MIN_STRAIN:.1%} to {MAX_STRAIN:.0%}"
     pairs = _pairs(frames, labeled, frames.pbc, _strained_pairs_of_group)
-    return _report(pairs, nothing, texts)
+    return _report(pairs, nothing, texts, stress_mistakes())
 
 
 def judge(found: Fit) -> tuple[str, str]:
@@ -141,10 +141,16 @@ def judge(found: Fit) -> tuple[str, str]:
         text = f"the slope is {found.slope:.3g}, but the frames are too far apart to explain it"
         return "cannot tell", text
     sign = "; their sign is wrong too" if found.slope < 0 else ""
-    off = sorted((abs(np.log(size / ratio)), text) for text, ratio in mistakes().items())
-    likely = [text for error, text in off if error < LIMITS.named + doubt / 2]
-    names = f": {', or '.join(likely[:2])}" if likely else ""
+    names = _likely(found, mistakes())
     return "unit error", f"forces are {found.amount} for the energies{names}{sign}"
+
+
+def _likely(found: Fit, ratios: dict[str, float]) -> str:
+    """The one or two mistakes that explain a slope best, for the end of a sentence."""
+    size = abs(found.slope)
+    off = sorted((abs(np.log(size / ratio)), text) for text, ratio in ratios.items())
+    near = [text for error, text in off if error < LIMITS.named + found.spread / size / 2]
+    return f": {', or '.join(near[:2])}" if near else ""
 
 
 def mistakes() -> dict[str, float]:
@@ -164,6 +170,16 @@ def mistakes() -> dict[str, float]:
         text = f"forces look like {forces}/Ang while energies are {energies}"
         found[text] = ev(forces) / ev(energies)
     return found
+
+
+def stress_mistakes() -> dict[str, float]:
+    """The same for stress that was read in a wrong unit."""
+    names = ("eV/Ang^3", "GPa", "kbar", "hartree/bohr^3")
+    return {
+        f"it looks like {unit}, but was read as {read}": units.stress_factor(unit)
+        / units.stress_factor(read)
+        for unit, read in permutations(names, 2)
+    }
 
 
 def near_pairs(frames: Frames) -> Pairs:
@@ -202,20 +218,24 @@ def sample(index: Int[np.ndarray, "n *axes"], size: int) -> Int[np.ndarray, "n_t
     return index[np.linspace(0, len(index) - 1, min(size, len(index))).astype(int)]
 
 
-def _report(pairs: Pairs, nothing: str, texts: dict[str, str]) -> dict[str, Any]:
+def _report(
+    pairs: Pairs, nothing: str, texts: dict[str, str], ratios: dict[str, float]
+) -> dict[str, Any]:
     """What `judge` says about these pairs, with the figures it rests on, for JSON.
 
     Args:
         pairs: those of forces or those of stress.
         nothing: the text if there are too few pairs for a fit.
-        texts: by verdict, instead of those on forces; `{amount}` stands for `Fit.amount`.
+        texts: by verdict, instead of those on forces; `{amount}` stands for `Fit.amount`,
+            `{likely}` for the mistakes that explain it.
+        ratios: of these mistakes, as `mistakes` gives them.
     """
     found = fit(pairs)
     if found is None:
         return {"verdict": "cannot tell", "text": nothing}
     verdict, text = judge(found)
     if verdict in texts:
-        text = texts[verdict].format(amount=found.amount)
+        text = texts[verdict].format(amount=found.amount, likely=_likely(found, ratios))
     figures = {key: float(f"{value:.4g}") for key, value in found._asdict().items()}
     return {"verdict": verdict, "text": text, **figures, "n_pairs": found.n_pairs}
 

@@ -40,6 +40,22 @@ class Frames(NamedTuple):
     notices: tuple[str, ...] = ()
     """what the user should know: which units were used, which fields were not read"""
 
+    def __repr__(self) -> str:
+        """One line instead of all arrays: what there is, and which labels."""
+        from ase.data import chemical_symbols
+        from ase.formula import Formula
+
+        symbols = [chemical_symbols[z] for z in np.unique(self.numbers).tolist()]
+        what = f"{self.n_compositions} compositions of {', '.join(symbols)}"
+        if self.n_compositions == 1:
+            what = Formula.from_dict(dict(zip(symbols, self.composition[0].tolist()))).format(
+                "hill"
+            )
+        labels = {"energies": self.energy, "forces": self.forces, "stress": self.stress}
+        known = [name for name, values in labels.items() if np.isfinite(values).any()]
+        size = f"{self.n_atoms.shape[0]} frames, {self.numbers.shape[0]} atoms"
+        return f"Frames: {size}, {what}, {', '.join(known) or 'no labels'}"
+
     @property
     def first(self) -> Int[np.ndarray, "n_frames_plus_1"]:
         """Index of the first atom of each frame, followed by the total number of atoms."""

@@ -16,6 +16,7 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator as AseCalculator
 from ase.calculators.calculator import all_changes
+from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 from jaxtyping import Float
 
@@ -92,6 +93,14 @@ class Calculator(AseCalculator):
         self._seen: Atoms | None = None
         self._pair_index = np.zeros((2, 0), dtype=int)
         self._triplets: torch.Tensor | None = None
+
+    def __repr__(self) -> str:
+        name = type(getattr(self.potential, "model", self.potential)).__name__
+        elements = ", ".join(chemical_symbols[z] for z in sorted(self.potential.references))
+        return (
+            f"gradpot Calculator: {name} for {elements}, cutoff {self.potential.cutoff:g} Å, "
+            f"{package.dtype_name(self._dtype)}, {'compiled' if self.compiled else 'not compiled'}"
+        )
 
     @property
     def compiled(self) -> bool:

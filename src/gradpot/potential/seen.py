@@ -5,9 +5,13 @@ What is compared here costs next to nothing: compositions, charges, periodic dir
 shortest distance of each pair of elements.
 """
 
+import sys
+import traceback
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import ase
 import numpy as np
 import torch
 from ase.data import chemical_symbols
@@ -32,6 +36,10 @@ NEARER = 0.9
 LISTED = 20
 # of the atoms of a structure: the next members of a series, such as alkanes, differ by less
 FRACTION = 0.05
+# a warning names the line of the user, which is in neither of these packages
+SKIPPED = tuple(
+    f"{Path(folder).resolve()}/" for folder in (Path(__file__).parents[1], *ase.__path__)
+)
 
 
 class UnseenWarning(UserWarning):
@@ -89,6 +97,8 @@ def unlike(
 ) -> list[str]:
     """How composition, periodic directions, charge and spin differ from all training frames.
 
+    Each is a clause of a sentence.
+
     Args:
         charge, spin: NaN if they are not known.
     """
@@ -99,8 +109,10 @@ def unlike(
         and (name := _formula(elements, counts, periodic)) not in seen.compositions
     ):
         few = len(seen.compositions) < len(seen.fractions)
+        reduced = "; formulas of cells are reduced" if any(seen.periodic_directions) else ""
         found.append(
-            f"the composition {name} (training: {', '.join(seen.compositions)})"
+            f"no training frame has the composition {name} "
+            f"(training: {', '.join(seen.compositions)}{reduced})"
             + (", whose total energy cannot be compared with theirs" if few else "")
         )
     elif not seen.compositions:
@@ -108,13 +120,18 @@ def unlike(
             low, high = seen.fractions.get(str(z), (0.0, 0.0))
             if not low - FRACTION <= share <= high + FRACTION:
                 found.append(
-                    f"{share:.0%} {chemical_symbols[z]} atoms (training: {low:.0%} to {high:.0%})"
+                    f"no training frame has {share:.0%} {chemical_symbols[z]} atoms "
+                    f"(training: {low:.0%} to {high:.0%})"
                 )
     if periodic not in {n > 0 for n in seen.periodic_directions}:
-        found.append("periodic directions" if periodic else "no periodic direction")
+        others = "no training frame is" if periodic else "all training frames are"
+        found.append(f"{others} periodic, and this structure is{'' if periodic else ' not'}")
     for name, value, known in (("charge", charge, seen.charge), ("spin", spin, seen.spin)):
         if known and np.isfinite(value) and not known[0] <= value <= known[1]:
-            found.append(f"a {name} of {value:g} (training: {known[0]:g} to {known[1]:g})")
+            found.append(
+                f"no training frame has a {name} of {value:g} "
+                f"(training: {known[0]:g} to {known[1]:g})"
+            )
     return found
 
 
@@ -140,7 +157,7 @@ class Novelty:
             found = unlike(self.seen, atoms.numbers, atoms.pbc, *stated)
             if found:
                 self._check_systems = False
-                _warn(f"no training frame has {' and '.join(found)}")
+                _warn("; ".join(found))
 
     def check_distances(
         self,
@@ -165,8 +182,8 @@ class Novelty:
             worst = int(np.argmin(np.where(near, squares / self._of_pairs, 1.0)))
             i, j = pair_index[:, worst].tolist()
             pair = int(numbers[i]), int(numbers[j])
-            text = _near(*pair, squares[worst], self._of_pairs[worst] / NEARER**2, self.cutoff)
-            _warn(f"atoms {i} and {j} are too near: {text}")
+            text = _apart(*pair, squares[worst], self._of_pairs[worst] / NEARER**2, self.cutoff)
+            _warn(f"atoms {i} and {j}: {text}")
 
 
 def novel_frames(seen: Seen, frames: Frames, data: Dataset, cutoff: float) -> list[str]:
@@ -180,29 +197,30 @@ def novel_frames(seen: Seen, frames: Frames, data: Dataset, cutoff: float) -> li
     for i in range(n_frames):
         numbers = frames.numbers[slice(*frames.first[i : i + 2])]
         for text in unlike(seen, numbers, frames.pbc[i], frames.charge[i], frames.spin[i]):
-            text = f"no training frame has {text}"
             count[text] = count.get(text, 0) + 1
     codes, squares, owner = _pairs(data)
     of_pairs = nearest_squared(seen).reshape(-1)[codes]
-    ratio = squares / of_pairs
-    near = ratio < NEARER**2
-    if near.any():
-        worst = int(np.argmin(ratio))
-        pair = divmod(int(codes[worst]), N_ELEMENTS)
-        text = _near(*pair, squares[worst], of_pairs[worst], cutoff)
-        count[f"two atoms are too near: in frame {owner[worst]}, {text}"] = np.unique(
-            owner[near]
-        ).shape[0]
+    known = np.isfinite(of_pairs)
+    for chosen, what in (
+        (known & (squares < NEARER**2 * of_pairs), "two atoms are too near"),
+        (~known, "two elements are together that no training frame has so"),
+    ):
+        if chosen.any():
+            worst = int(np.argmin(np.where(chosen, squares / np.where(known, of_pairs, 1), np.inf)))
+            pair = divmod(int(codes[worst]), N_ELEMENTS)
+            text = _apart(*pair, squares[worst], of_pairs[worst], cutoff)
+            text = f"{what}: in frame {owner[worst]}, {text}"
+            count[text] = np.unique(owner[chosen]).shape[0]
     return [f"{n} of {n_frames} frames: {text}" for text, n in count.items()]
 
 
-def _near(one: int, other: int, squared: float, seen_squared: float, cutoff: float) -> str:
+def _apart(one: int, other: int, squared: float, seen_squared: float, cutoff: float) -> str:
     """A pair of elements that is nearer than any seen, in words; lengths in Å, some squared."""
-    names = f"{chemical_symbols[one]} and {chemical_symbols[other]}"
-    shortest = f"the shortest distance in the training frames is {seen_squared**0.5:.2f} Å"
+    names = f"{chemical_symbols[one]} and {chemical_symbols[other]} are {squared**0.5:.2f} Å apart"
     if not np.isfinite(seen_squared):
-        shortest = f"no training frame has them within {cutoff:g} Å"
-    return f"{names} are {squared**0.5:.2f} Å apart, but {shortest}"
+        return f"{names}, and no training frame has them within {cutoff:g} Å"
+    nearest = f"the shortest distance in the training frames is {seen_squared**0.5:.2f} Å"
+    return f"{names}, too near: {nearest}"
 
 
 def _formulas(frames: Frames) -> tuple[list[str], Int[np.ndarray, "n_kinds n_elements"]]:
@@ -246,4 +264,8 @@ def _range(values: Float[np.ndarray, "n"]) -> tuple[float, float] | None:
 
 
 def _warn(text: str) -> None:
-    warnings.warn(f"{text}: do not trust the potential here", UnseenWarning, stacklevel=6)
+    # as `skip_file_prefixes` of Python 3.12
+    stack = [frame.f_code.co_filename for frame, _ in traceback.walk_stack(sys._getframe())]
+    level = next((i for i, name in enumerate(stack, 1) if not name.startswith(SKIPPED)), 1)
+    text = f"{text}: do not trust the potential here"
+    warnings.warn(text, UnseenWarning, stacklevel=level)
