@@ -16,7 +16,11 @@ from gradpot.cli import progress
 from gradpot.cli.progress import LiveProgress, print_errors
 from gradpot.data.catalog import catalog
 
-TRAINING = ["valid: forces 12.3 meV/Å, energy 4.56 meV", "epoch 123", "step 123456"]
+TRAINING = [
+    "valid: forces 12.3 meV/Å, energy 4.56 meV",
+    "(step 12345)",
+    "now epoch 123, step 123456",
+]
 MD = ["12.345 of 100 ps", "312 K", "1.23 ns/day", "-1234567.8912 eV"]
 
 

@@ -141,3 +141,4 @@ def test_ctrl_c_is_not_lost_in_an_import():
     """Large libraries can swallow KeyboardInterrupt while they are imported."""
     done = subprocess.run([sys.executable, "-c", SWALLOWS], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (130, "")
+    assert "interrupted: the command did not finish" in done.stderr

@@ -72,6 +72,9 @@ def _write_arrays(folder):
     np.savez(folder / "shapes.npz", **{**WATER, "F": F[:, :2]}, **SAID)
     whole = (folder / "water.npz").read_bytes()
     (folder / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    for name, keys in (("named", ("my_energy", "my_forces")), ("one", ("energy", "forces"))):
+        columns = f"Properties=species:S:1:pos:R:3:{keys[1]}:R:3 {keys[0]}=-1.5"
+        (folder / f"{name}.xyz").write_text(f"2\n{columns}\n" + "H 0 0 0 0 0 0\nH 0 0 1 0 0 0\n")
     (folder / "spoilt.npz").write_bytes(whole[:300] + b"\0" * 50 + whole[350:])
 
 
@@ -114,7 +117,8 @@ TABLE = [
     # the configuration file and KEY=VALUE
     ("train nosuch.toml", r"no such file or directory: nosuch\.toml"),
     ("train run", r"is a directory: run"),
-    ("train run.yaml", r"run\.yaml is not TOML: .*line 1.*; if it holds data: --data run\.yaml"),
+    ("train run.yaml", r"run\.yaml is not TOML: .*line 1.*; write the settings in TOML"),
+    ("train --config run.toml", r"--config \(did you mean gradpot train run\.toml\?\)"),
     ("train broken.toml", r"broken\.toml is not TOML: .*line 1"),
     ("train latin.toml", r"latin\.toml is not TOML: .*utf-8"),
     ("train typo.toml", r"key 'train\.epoch' \(did you mean train\.epochs\?\); known: epochs"),
@@ -188,7 +192,7 @@ TABLE = [
     ("train epochs", r"there is no file 'epochs' \(did you mean train\.epochs=\.\.\.\?\)"),
     ("train epochs=5", r"unknown key 'epochs' \(did you mean train\.epochs\?\)"),
     ("train max_minutes=1", r"unknown key 'max_minutes' \(did you mean train\.max_minutes\?\)"),
-    ("train --model PaiNN", r"unknown model 'PaiNN' \(did you mean painn\?\)"),
+    ("train --model PaiNNs", r"unknown model 'painns' \(did you mean painn\?\)"),
     (f"md {MODEL} H2O --temperature 300", r"--temperature \(did you mean --temperature-K\?\)"),
     (f"md {MODEL} H2O --resume", r"--resume \(did you mean --keep-velocities\?\)"),
     (f"md {MODEL} H2O --dt 1", r"No such option: --dt \(did you mean --timestep-fs\?\)"),
@@ -244,6 +248,11 @@ TABLE = [
     (f"{NEW} --data water.npz loss.stress=1", r"no frame has a label for stress; leave it out"),
     (f"{NEW} --data bare.npz", r"no frame has a label for energy, forces"),
     (
+        f"{NEW} --data named.xyz",
+        r"add --energy-key NAME --forces-key NAME .*my_energy",
+    ),
+    (f"{NEW} --data one.xyz", r"training needs at least 2 frames.*; there is 1"),
+    (
         "train --out new data.n_train=0",
         r"data\.n_train is 0 but must be greater than or",
     ),
@@ -265,7 +274,8 @@ TABLE = [
     (f"{NEW} rescale.references={{H=1.0}}", r"no reference energy for C, O"),
     (f"{NEW} rescale.references={{H=nan}}", r"rescale\.references is .* but must be .*finite"),
     (f"{NEW} rescale.references=isolated", r"no reference energy for H, C, O: no frame of a singl"),
-    (f"{NEW} rescale.references=nosuch", r"nosuch is neither a file nor the name of a data set"),
+    (f"{NEW} rescale.references=nosuch", r"nosuch is neither a file .* set.*auto, none, isolated"),
+    (f"{NEW} --device gpu --data water.npz", r"unknown device 'gpu'"),
     # the run folder
     (f"train {TINY} --out run", r"run already holds a run; choose another --out, or --resume it"),
     (f"train {TINY} --out precious", r"precious holds model\.safetensors but no config\.json"),

@@ -259,7 +259,20 @@ def test_a_run_whose_time_went_into_compiling_has_a_model_and_says_so(tmp_path, 
     results = train(settings("train.max_cpu_minutes=0.1"), tmp_path / "run", say=said.append)
     assert (results["steps"], results["ended_too_soon"]) == (1, True)
     assert (tmp_path / "run" / "model.safetensors").exists()
-    assert "the time was up after 1 steps, too few to learn from (3600 of 360" in said[-1]
+    assert "the time was up after 1 steps (3600 of 360" in said[-1]
+    assert f"--out {tmp_path / 'run'} --resume train.max_cpu_minutes=..." in said[-1]
+    said.clear()
+    train(settings("train.max_cpu_minutes=0.1"), tmp_path / "run", True, say=said.append)
+    assert any("it has reached train.max_cpu_minutes=0.1; to train more" in s for s in said)
+
+
+def test_what_was_not_trained_or_hardly_is_said_in_the_end(tmp_path):
+    said: list[str] = []
+    train(settings("train.epochs=1", "loss.energy=0"), tmp_path / "run", say=said.append)
+    assert any(s.startswith("this run: 1 epoch of ") for s in said)
+    assert "note: energies were not trained (loss.energy=0): do not trust them" in said
+    assert "too few to learn from" in said[-1]
+    assert "--resume train.epochs=..." in said[-1]
 
 
 def test_ctrl_c_after_the_last_step_says_what_is_done(tmp_path, monkeypatch):
@@ -463,11 +476,9 @@ def test_notices_about_forces(tmp_path):
     assert len(notices(*direct)) == 1
 
 
-def test_a_cutoff_within_which_there_are_no_pairs_is_pointed_out(tmp_path):
-    said: list[str] = []
-    chosen = settings("train.epochs=1", "model.cutoff=0.1")
-    train(chosen, tmp_path / "run", say=said.append)
-    assert "warning: no two atoms are within 0.1 Å: every force is zero" in said
+def test_a_cutoff_within_which_there_are_no_pairs_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no two atoms of any training .*model\.cutoff=0\.1"):
+        train(settings("train.epochs=1", "model.cutoff=0.1"), tmp_path / "run")
 
 
 def test_direct_forces_have_no_stress_to_train(tmp_path, data):

@@ -51,6 +51,8 @@ def _option(typed: str, context: Any) -> str:
     """The option or, for training, the key that may be meant by one that does not exist."""
     if typed == "--debug":
         return f" (write it first: gradpot --debug {context.info_name} ...)"
+    if context.command.name == "train" and typed in ("--config", "--config-file", "--cfg"):
+        return f" (did you mean gradpot train {_value(typed).replace('...', 'config.toml')}?)"
     parameters = [p for p in context.command.params if p.param_type_name == "option"]
     known = [name for p in parameters for name in p.opts if name.startswith("--")]
     by_name = {name.lstrip("-").lower(): name for name in known}

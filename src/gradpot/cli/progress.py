@@ -81,7 +81,22 @@ class LiveProgress(Progress):
 class TrainingProgress(LiveProgress):
     """Progress of a training run, with the newest validation errors."""
 
-    errors: tuple[str, ...] = ()
+    def __init__(self, stress: bool = False) -> None:
+        super().__init__()
+        self.stress = stress
+        self.errors: list[str] = []
+        self.warnings: list[str] = []
+
+    def say(self, line: str) -> None:
+        """Print a notice above the bar; keep a warning for `repeat_warnings`."""
+        if line.startswith("warning: "):
+            self.warnings.append(line)
+        super().say(line)
+
+    def repeat_warnings(self) -> None:
+        """Print all warnings again: those of the beginning have scrolled away."""
+        for line in ["warnings of this run:", *self.warnings] if self.warnings else ():
+            say(line)
 
     def watch(self, state: "State", done: float, row: dict | None) -> None:
         """Take note of a step, and of the row of `metrics.jsonl` if it was a validation."""
@@ -90,10 +105,13 @@ class TrainingProgress(LiveProgress):
             energy, forces = valid["energy_mae_meV"], valid["forces_mae_meV_A"]
             parts = [f"forces {_number(forces)} meV/Å"] if forces is not None else []
             parts += [f"energy {_number(energy)} meV"] if energy is not None else []
-            self.errors = (f"valid: {', '.join(parts)}", f"epoch {row['epoch']}")
+            self.errors = [f"valid: {', '.join(parts)}"]
+            stress = valid.get("stress_mae_meV_A3") if self.stress else None
+            self.errors += [f"stress {_number(stress)} meV/Å³"] if stress is not None else []
+            self.errors.append(f"(step {row['step']})")
         # compiling is not part of the share, so it says nothing of the time left
         seconds = state.wall_s - state.compile_wall_s
-        self.show(done, seconds, [*self.errors, f"step {state.step}"])
+        self.show(done, seconds, [*self.errors, f"now epoch {state.epoch}, step {state.step}"])
 
 
 class MDProgress(LiveProgress):
@@ -120,7 +138,7 @@ class MDProgress(LiveProgress):
 
 def print_errors(results: dict) -> None:
     """Print the errors of a run ("valid" and "test") or of an evaluation ("test") as a table."""
-    names = [name for name in ("valid", "test") if name in results]
+    names = [n for n in ("valid", "test") if n in results and results[n].get("n_frames", 1)]
     columns = [results[name] for name in names]
     numbers = [Column(name, justify="right") for name in names]
     table = Table("", *numbers, "unit", title="Errors", title_justify="left")

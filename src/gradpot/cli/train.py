@@ -14,6 +14,11 @@ from gradpot.locks import claimed, created
 if TYPE_CHECKING:
     from gradpot.train.config import Config
 
+DEMO = (
+    "training on ethanol, the demo set, for want of --data; Ctrl-C stops the run and saves it, and "
+    "--resume continues it"
+)
+
 
 @app.command(rich_help_panel=POTENTIALS)
 @options(Reading)
@@ -71,8 +76,7 @@ def train(
 
         model = add_own(model)
     flags |= {"data.file": list(data) if data else None}
-    flags |= {"model.name": model, "model.activation": activation}
-    flags |= {"train.device": device}
+    flags |= {"model.name": model, "model.activation": activation, "train.device": device}
     config = _configuration(list(settings or []), flags, out, resume)
     for name in () if resume else config.data.every_file:
         locate(name)
@@ -83,7 +87,10 @@ def train(
     stem = (
         Path("runs") / f"{config.model.name.rpartition(':')[2]}-{_stem(config.data.every_file[0])}"
     )
-    with created(out) if out else claimed(stem) as folder, TrainingProgress() as progress:
+    if not (settings or resume or any(flags.values())):
+        say(DEMO)
+    progress = TrainingProgress(stress=config.loss.stress > 0)
+    with created(out) if out else claimed(stem) as folder, progress:
         results = run(config, folder, resume, progress.say, progress.watch)
     if "stopped" in results:
         say(f"stopped at step {results['step']}; to resume: gradpot train --out {folder} --resume")
@@ -92,6 +99,7 @@ def train(
         print_json(results)
     else:
         print_errors(results)
+        progress.repeat_warnings()
         print(f"Everything is in {folder}: model.safetensors, results.json, learning_curve.png ...")
     return TOO_SOON if results["ended_too_soon"] else 0
 

@@ -176,7 +176,10 @@ def warnings(summary: dict[str, Any], random_split: bool) -> list[str]:
 
     found = []
     if summary["energy_eV"] is None and summary["forces_eV_A"] is None:
-        found.append("there are neither energies nor forces: are they under other names?")
+        found.append(
+            "there are neither energies nor forces: if they are under other names, add "
+            "--energy-key NAME --forces-key NAME"
+        )
     for judged in (summary["consistency"], summary["stress_consistency"]):
         if judged and judged["verdict"] in ("sign error", "unit error"):
             found.append(f"{judged['verdict']}: {judged['text']}")

@@ -4,6 +4,7 @@ The file states its units, or the user does; gradpot never guesses them. If both
 that is an error. Labels that are not in the file are NaN.
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -167,12 +168,12 @@ def require(
     n_frames = frames.n_atoms.shape[0]
     absent = [name for name, count in lacking.items() if count == n_frames]
     if absent:
-        names = [f"no {label.replace('energy', 'energies')}" for label in absent]
-        starts = (*names, *(f"found {label}" for label in absent))
+        starts = tuple(f"found {label}" for label in absent)
         hints = " ".join(f"({notice})" for notice in frames.notices if notice.startswith(starts))
+        remedy = "leave it out of the loss (weight 0), or use a file that has it"
         raise InputError(
-            f"no {kind}frame has a label for {', '.join(absent)}; leave it out of the "
-            f"loss (weight 0), or use a file that has it {hints}".strip()
+            f"no {kind}frame has a label for {', '.join(absent)}"
+            f"{_options(frames, absent)}; {remedy} {hints}".strip()
         )
     half = half_labeled(frames).size > 0
     return tuple(
@@ -182,6 +183,16 @@ def require(
         for name, count in lacking.items()
         if count
     )
+
+
+def _options(frames: Frames, absent: list[str]) -> str:
+    """Which options name the fields of absent labels, if the file has fields of other names."""
+    known = [re.search("^(?:.*: )?no .*; the file has (.*)", text) for text in frames.notices]
+    fields = next((found[1] for found in known if found and found[1] != "no other fields"), "")
+    options = " ".join(f"--{label}-key NAME" for label in absent if label != "stress")
+    if not fields or not options:
+        return ""
+    return f": if it is under another name, add {options} (the file has {fields})"
 
 
 def half_labeled(frames: Frames) -> Int[np.ndarray, "n"]:

@@ -108,6 +108,11 @@ def sizes(
     elif n_train is None:
         share = 0.9 if own_valid else 0.8
         n_train = min(n_frames - n_valid, max(1, round(share * n_frames)))
+    if n_frames < 2 and not own_valid:
+        raise InputError(
+            "training needs at least 2 frames, one of them to validate with; there is "
+            f"{n_frames} in the file"
+        )
     if n_train < 1 or (n_valid < 1 and not own_valid):
         raise InputError(
             f"data.n_train={n_train} and data.n_valid={n_valid}: both must be at least 1 "
@@ -121,14 +126,19 @@ def sizes(
     return n_train, n_valid
 
 
+def check_how(how: str) -> None:
+    """Raise an InputError unless this is a way to split."""
+    if how not in ("random", "block") and not Path(how).is_file():
+        raise InputError(f"data.split is {how!r}; expected random, block or a JSON file")
+
+
 def read_split(path: Path, n_frames: int) -> Split:
     """Read a split of `n_frames` frames from a JSON file.
 
     Raises:
         InputError: it is not such a file, names frames that do not exist, or names one twice.
     """
-    if not path.is_file():
-        raise InputError(f"data.split is {str(path)!r}; expected random, block or a JSON file")
+    check_how(str(path))
     try:
         parts = {key: np.array(value) for key, value in json.loads(path.read_text()).items()}
     except (ValueError, AttributeError) as error:

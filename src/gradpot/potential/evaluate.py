@@ -112,10 +112,10 @@ def evaluate_file(
         say(f"note: this model was trained on {n_train} of these frames; see results.json")
     can, left_out = usable(frames)
     if not out and not can.any():
-        hints = [*left_out, *(notice for notice in frames.notices if notice.startswith("no "))]
         raise InputError(
-            f"{file} has neither energies nor forces nor stress to compare with; --out "
-            f"FILE.extxyz writes the predictions ({'; '.join(hints)})"
+            f"{file} has neither energies nor forces nor stress to compare with: if they are under "
+            "other names, add --energy-key NAME --forces-key NAME; --out FILE.extxyz writes the "
+            f"predictions ({'; '.join(left_out)})"
         )
     for notice in left_out:
         say(notice)

@@ -134,6 +134,16 @@ class Model(BaseModel):
 
     name: str = "painn"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _in_lower_case(cls, values: Any) -> Any:
+        """PaiNN is painn, and SiLU is silu; a network of the user's own keeps its name."""
+        if not isinstance(values, dict):
+            return values
+        keys = ("name", "activation", "output_activation")
+        names = {key: values[key] for key in keys if isinstance(values.get(key), str)}
+        return values | {key: n if ".py:" in n else n.lower() for key, n in names.items()}
+
 
 class Rescale(Section):
     """Reference energies and the scale of the labels (`data.references`)."""
@@ -226,6 +236,8 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         OSError: it cannot be read.
     """
     hint = "" if Path(path).suffix == ".toml" else f"; if it holds data: --data {path}"
+    if Path(path).suffix.lower() in (".yaml", ".yml", ".json", ".ini", ".cfg"):
+        hint = "; write the settings in TOML, or as KEY=VALUE"
     try:
         # editors of Windows put a byte order mark in front
         return tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))

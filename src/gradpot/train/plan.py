@@ -140,6 +140,31 @@ def ended_too_soon(plan: Plan, state: State) -> bool:
     return time_is_up and state.step < min(ENOUGH_STEPS, plan.n_steps)
 
 
+def limit_reached(plan: Plan, state: State) -> str:
+    """The setting that ended a run, such as "train.epochs"; empty while it goes on."""
+    reached = {
+        "train.epochs": state.step >= plan.n_steps,
+        "train.max_cpu_minutes": state.cpu_s >= plan.max_cpu_s,
+        "train.max_minutes": state.wall_s >= plan.max_wall_s,
+        "train.early_stop": state.since_best >= plan.early_stop,
+    }
+    return next((key for key, is_over in reached.items() if is_over), "")
+
+
+def length(plan: Plan) -> str:
+    """How long a run will be: "200 epochs of 9 steps", "until 2 CPU minutes are over"."""
+    train, steps = plan.config.train, plan.batches_per_epoch
+    limits = []
+    if train.epochs:
+        epochs = f"{train.epochs} epoch{'s' * (train.epochs > 1)}"
+        limits.append(f"{epochs} of {steps} step{'s' * (steps > 1)}")
+    for minutes, unit in ((train.max_minutes, "minutes"), (train.max_cpu_minutes, "CPU minutes")):
+        if minutes:
+            limits.append(f"until {minutes:g} {unit} are over")
+    first = ", whichever comes first" if len(limits) > 1 else ""
+    return f"this run: {' or '.join(limits)}{first}"
+
+
 def learning_rate(plan: Plan, state: State, done: float) -> float:
     """Rate of the coming step, at `done` (0 to 1) of the run.
 

@@ -1,6 +1,7 @@
 """A run: from a configuration to a folder with a model, its errors and its plots."""
 
 from pathlib import Path
+from warnings import catch_warnings
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from gradpot.locks import created, locked
 from gradpot.models import build, specification
 from gradpot.nn.norm import batch_norms
 from gradpot.potential.checkpoint import load
+from gradpot.potential.device import device as find_device
 from gradpot.potential.evaluate import errors_of, evaluate, sizes
 from gradpot.potential.potential import NOT_CONSERVATIVE, NOT_SMOOTH
 from gradpot.potential.seen import seen_in
@@ -37,8 +39,16 @@ from gradpot.train.folder import (
     write_parts,
 )
 from gradpot.train.loop import Watch, fit
-from gradpot.train.plan import Task, ended_too_soon, resolve
-from gradpot.train.sets import Counts, check_labels, divide, read_data, read_sets, rescale
+from gradpot.train.plan import ENOUGH_STEPS, Task, ended_too_soon, length, limit_reached, resolve
+from gradpot.train.sets import (
+    Counts,
+    check_labels,
+    check_names,
+    divide,
+    read_data,
+    read_sets,
+    rescale,
+)
 from gradpot.train.start import scale_down
 from gradpot.train.state import State
 from gradpot.train.step import Say, gradient_step
@@ -111,6 +121,9 @@ def _train(settings: Config, out: Path, started: bool, log: Log, watch: Watch) -
             as_before = settings.train.model_copy(update={"compile": before.train.compile})
             settings = settings.model_copy(update={"train": as_before})
     else:
+        # reading the data can take minutes
+        find_device(settings.train.device)
+        check_names(settings)
         frames, counts = read_sets(settings.data)
     missing = require(frames, loss.energy > 0, loss.forces > 0, loss.stress > 0)
     some = frames.take(np.arange(min(frames.n_atoms.shape[0], INSPECTED)))
@@ -123,6 +136,8 @@ def _train(settings: Config, out: Path, started: bool, log: Log, watch: Watch) -
         say(notice)
     if started:
         _restore(task, state, before, say)
+        if over := limit_reached(task.plan, state):
+            say(_finished(task, state, over))
     write_parts(out, settings.data, frames.fingerprint(), task.parts)
     write_json(out / "rescaling.json", task.rescaling._asdict())
     # last: a folder with this file is a run
@@ -138,14 +153,37 @@ def _train(settings: Config, out: Path, started: bool, log: Log, watch: Watch) -
     stopped = fit(task, state, gradient_step(task, state, say), with_board(in_folder, out))
     if stopped:
         return {"stopped": stopped, "step": state.step, "out": str(out)}
-    if ended_too_soon(task.plan, state):
-        say(
-            f"warning: the time was up after {state.step} steps, too few to learn from "
-            f"({state.compile_wall_s:.0f} of {state.wall_s:.0f} seconds went into compiling): do "
-            f"not use this model. Give it more time: --out {out} --resume train.max_minutes=..."
-        )
+    for notice in _afterwards(task, state):
+        say(notice)
     with signals(lambda: say(FINISHING)):
         return finish(task, state, frames)
+
+
+def _finished(task: Task, state: State, over: str) -> str:
+    """What to say of a run that is over before it goes on."""
+    value = getattr(task.plan.config.train, over.removeprefix("train."))
+    done = f"{state.epoch} epochs, {state.step} steps, {state.cpu_s / 60:.2g} CPU minutes"
+    more = f"to train more: {over}=..." if over in FREE else "to train more, start a new run"
+    return f"this run is finished ({done}): it has reached {over}={value:g}; {more}"
+
+
+def _afterwards(task: Task, state: State) -> list[str]:
+    """What a user should know of a model before using it."""
+    loss, notices = task.plan.config.loss, []
+    for name, labels in (("energy", "energies"), ("forces", "forces")):
+        if not getattr(loss, name):
+            notices.append(f"note: {labels} were not trained (loss.{name}=0): do not trust them")
+    over = limit_reached(task.plan, state)
+    if state.step < ENOUGH_STEPS:
+        more = f"--out {task.out} --resume {over}=..." if over in FREE else "start a new run"
+        why = f"the run ended after {state.step} steps"
+        if ended_too_soon(task.plan, state):
+            compiling = f"{state.compile_wall_s:.0f} of {state.wall_s:.0f} seconds"
+            why = f"the time was up after {state.step} steps ({compiling} went into compiling)"
+        notices.append(
+            f"warning: {why}, too few to learn from: do not use this model. To train more: {more}"
+        )
+    return notices
 
 
 def prepare(
@@ -180,7 +218,13 @@ def prepare(
     model = build(**settings.model.model_dump()).to(dtype)
     plan = resolve(settings, parts.train.shape[0], model)
     data = dataset(frames, model.cutoff, scale.references, dtype, model.uses_triplets)
-    first = torch.from_numpy(parts.train)[: settings.train.batch_size]
+    training = torch.from_numpy(parts.train)
+    if not data.first_pair.diff()[training].any():
+        raise InputError(
+            f"no two atoms of any training frame are within model.cutoff={model.cutoff:g} Å, so "
+            "there is nothing to learn; raise it, or check the length unit of the data"
+        )
+    first = training[: settings.train.batch_size]
     model = model.to(plan.device)
     if notice := scale_down(model, batch(data, first, plan.device)):
         say(notice)
@@ -192,7 +236,8 @@ def finish(task: Task, state: State, frames: Frames) -> dict:
     """Measure the best model on the test frames; write results and plots."""
     from gradpot.report.figures import learning_curve, parity
 
-    best = load(task.out / "model.safetensors", device=task.plan.device)
+    with catch_warnings(action="ignore"):  # about the activation: said when the run began
+        best = load(task.out / "model.safetensors", device=task.plan.device)
     test, valid = (torch.from_numpy(part) for part in (task.parts.test, task.parts.valid))
     # the same graphs with total energies: the saved model includes its references
     whole = task.data._replace(energy=torch.from_numpy(frames.energy))
@@ -233,6 +278,7 @@ def _notices(settings: Config, task: Task, state: State) -> list[str]:
     notices = [
         f"optimizer {settings.train.optimizer}, learning rate {plan.learning_rate:g}, "
         f"{settings.train.batch_size} frames a step",
+        length(plan),
     ]
     if model.direct:
         notices.append("note: " + NOT_CONSERVATIVE)
@@ -240,8 +286,6 @@ def _notices(settings: Config, task: Task, state: State) -> list[str]:
         notices.append(THROUGH_BATCH_NORM)
     if not model.smooth:
         notices.append("warning: " + NOT_SMOOTH)
-    if not task.data.pair_index.shape[1]:
-        notices.append(f"warning: no two atoms are within {model.cutoff:g} Å: every force is zero")
     if not task.parts.test.shape[0]:
         notices.append("no frames are left for a test: parity.png shows the validation frames")
     if settings.train.compile == "auto" and not plan.compile:

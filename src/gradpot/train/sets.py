@@ -4,12 +4,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gradpot.data.catalog.catalog import locate
 from gradpot.data.checks import structure_hashes
 from gradpot.data.files import n_missing, require
 from gradpot.data.frames import Frames, join
 from gradpot.data.references import Rescaling, given, isolated, least_squares, rescaling
 from gradpot.data.source import read
-from gradpot.data.split import Split, split, usable
+from gradpot.data.split import Split, check_how, split, usable
 from gradpot.data.stress import stress_label
 from gradpot.errors import InputError
 from gradpot.train.config import Config, Data, files
@@ -18,6 +19,8 @@ SUMS_ONLY = (
     "there are fewer compositions than elements, so only sums of these atom energies are "
     "determined: do not compare total energies between molecules"
 )
+# words that `rescale.references` can be
+REFERENCES = ("auto", "none", "isolated", "least-squares")
 
 
 class Counts(NamedTuple):
@@ -55,6 +58,25 @@ def read_sets(data: Data) -> tuple[Frames, Counts]:
             counts[role] += frames.n_atoms.shape[0]
             parts.append(frames)
     return join(parts), Counts(**counts)
+
+
+def check_names(settings: Config) -> None:
+    """Refuse a split and references that there are not, before the data are read.
+
+    Raises:
+        InputError: one is neither a known name nor a file.
+    """
+    check_how(settings.data.split)
+    source = settings.rescale.references
+    if isinstance(source, dict) or source in REFERENCES:
+        return
+    try:
+        locate(source)
+    except InputError as error:
+        raise InputError(
+            f"rescale.references: {error}; besides these, it can be {', '.join(REFERENCES)}, or a "
+            "table of atom energies in eV"
+        ) from error
 
 
 def divide(data: Data, frames: Frames, counts: Counts, seed: int) -> tuple[Split, list[str]]:
