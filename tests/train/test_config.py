@@ -57,6 +57,11 @@ def test_changes_go_over_what_is_there():
     assert saved["train"]["epochs"] == 3
 
 
+def test_models_and_activations_may_be_in_upper_case():
+    found = config(override({}, ["model.name=PaiNN", "model.activation=SiLU"])).model
+    assert found.model_dump() == {"name": "painn", "activation": "silu"}
+
+
 def test_values_are_typed():
     tables = override({}, ["train.compile=false", "train.epochs=7", "data.file=a=b.npz"])
     assert tables == {"train": {"compile": False, "epochs": 7}, "data": {"file": "a=b.npz"}}
