@@ -153,3 +153,13 @@ def test_the_table_of_errors_fits_80_columns_with_three_digits_each(monkeypatch,
     unit = "%, ΔE ≤ 20 meV, ΔF ≤ 30 meV/Å"
     assert cells["within thresholds (EFwT)"] == ["90.0", "90.0", unit]
     assert cells["frames"][:2] == ["7", "7"]
+
+
+def test_warnings_of_the_beginning_are_repeated_in_the_end(capsys):
+    with progress.TrainingProgress() as bar:
+        bar.say("warning: sign error")
+        bar.say("units: eV")
+    bar.repeat_warnings()
+    assert capsys.readouterr().err.endswith(
+        "units: eV\nwarnings of this run:\nwarning: sign error\n"
+    )

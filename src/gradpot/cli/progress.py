@@ -86,15 +86,16 @@ class TrainingProgress(LiveProgress):
         self.stress = stress
         self.errors: list[str] = []
         self.warnings: list[str] = []
+        self.over = False
 
     def say(self, line: str) -> None:
         """Print a notice above the bar; keep a warning for `repeat_warnings`."""
-        if line.startswith("warning: "):
+        if line.startswith("warning: ") and not self.over:
             self.warnings.append(line)
         super().say(line)
 
     def repeat_warnings(self) -> None:
-        """Print all warnings again: those of the beginning have scrolled away."""
+        """Print the warnings from before the last step again: they have scrolled away."""
         for line in ["warnings of this run:", *self.warnings] if self.warnings else ():
             say(line)
 
@@ -109,6 +110,7 @@ class TrainingProgress(LiveProgress):
             stress = valid.get("stress_mae_meV_A3") if self.stress else None
             self.errors += [f"stress {_number(stress)} meV/Å³"] if stress is not None else []
             self.errors.append(f"(step {row['step']})")
+        self.over = done == 1
         # compiling is not part of the share, so it says nothing of the time left
         seconds = state.wall_s - state.compile_wall_s
         self.show(done, seconds, [*self.errors, f"now epoch {state.epoch}, step {state.step}"])

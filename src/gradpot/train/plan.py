@@ -158,7 +158,7 @@ def length(plan: Plan) -> str:
     if train.epochs:
         epochs = f"{train.epochs} epoch{'s' * (train.epochs > 1)}"
         limits.append(f"{epochs} of {steps} step{'s' * (steps > 1)}")
-    for minutes, unit in ((train.max_minutes, "minutes"), (train.max_cpu_minutes, "CPU minutes")):
+    for minutes, unit in ((train.max_minutes, "min"), (train.max_cpu_minutes, "min of CPU time")):
         if minutes:
             limits.append(f"until {minutes:g} {unit} are over")
     first = ", whichever comes first" if len(limits) > 1 else ""
