@@ -233,7 +233,10 @@ def test_a_blow_up_stops_the_run_and_is_explained(tmp_path, atoms, settings, mes
         raise InputError(summary["blow_up"])
     frames = ase.io.read(tmp_path / TRAJECTORY, ":")
     assert frames[-1].info["time_fs"] == summary["time_fs"]
-    assert read_log(tmp_path / LOG)["time_fs"][-1] == summary["time_fs"]
+    log = read_log(tmp_path / LOG)
+    assert log["time_fs"][-1] == summary["time_fs"]
+    energy = frames[-1].get_potential_energy()
+    assert_allclose(energy, log["potential_eV"][-1], rtol=1e-6, atol=1e-6)
     times = [frame.info["time_fs"] for frame in frames]
     assert times == sorted(set(times))
     assert not summary["finished"]
