@@ -137,7 +137,7 @@ def test_frames_without_forces_and_isolated_atoms(data):
     assert not scan.cell.any()
     atoms = read(folder / "isolated_atoms.xyz")
     assert atoms.n_atoms.tolist() == [1] * atoms.n_atoms.shape[0]
-    with pytest.raises(InputError, match=r"no frame has a label for forces.*no forces"):
+    with pytest.raises(InputError, match=r"no frame has a label for forces.*--forces-key NAME"):
         require(scan)
 
 
