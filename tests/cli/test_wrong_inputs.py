@@ -297,6 +297,8 @@ TABLE = [
     # eval
     ("eval nosuch.safetensors water.npz", r"no such file: nosuch\.safetensors"),
     ("eval run water.npz", r"run is a folder; expected a file, such as its model\.safetensors"),
+    (f"eval water.npz {MODEL}", r"MODEL comes first: give \S+ before water\.npz"),
+    (f"data info {MODEL}", r"is weights, such as a gradpot model, not data"),
     ("eval notes.txt water.npz", r"notes\.txt is damaged or not a safetensors file"),
     ("eval cut.safetensors water.npz", r"cut\.safetensors is damaged or not a safetensors file"),
     ("eval foreign.safetensors water.npz", r"foreign\.safetensors was not written by gradpot"),
@@ -368,7 +370,7 @@ TABLE = [
     ("data info run", r"run is a folder; expected a file of structures"),
     ("data info text.npz", r"text\.npz is damaged or not an npz file"),
     # with fixed bytes: the length of a model's header can look like the first line of an xyz
-    ("data info foreign.safetensors", r"ASE cannot read foreign\.safetensors because it does not"),
+    ("data info foreign.safetensors", r"is weights, such as a gradpot model, not data"),
     ("data info unsaid.npz", r"unsaid\.npz does not say its energy and length unit"),
     ("data info water.npz --energy-unit kcal/mol", r"its energy unit is 'eV', but --energy-unit"),
     ("data info water.npz --stress-key s", r"missing: --stress-unit, --stress-order, --stress-s"),

@@ -195,6 +195,23 @@ def test_stress_of_one_cell_cannot_be_judged(ethanol):
     assert check_stress(ethanol) is None
 
 
+def test_isolated_atoms_are_no_part_of_the_energies():
+    structures = [Atoms("Cu"), bulk("Cu"), bulk("Cu", cubic=True)]
+    for atoms in structures:
+        atoms.calc = EMT()
+    frames = frames_of(structures)
+    atom = np.array([True, False, False])
+    frames = frames._replace(isolated=atom, energy=np.array([-1000.0, -3.0, -12.0]))
+    summary = checks.inspect(frames)
+    assert summary["energy_eV"]["min"] == -12.0
+    assert summary["isolated_atoms"] == 1
+    assert summary["energy_without_atoms_std_eV"] == pytest.approx(0.0, abs=1e-9)
+    pressed = frames._replace(stress=np.full((3, 3, 3), units.GPa))
+    assert checks.inspect(pressed)["stress"] == pytest.approx(
+        {"rms_meV_A3": 1e3 * units.GPa, "rms_GPa": 1.0}
+    )
+
+
 def test_slabs_too():
     slab = bulk("Cu", cubic=True).repeat(2)
     slab.pbc = (True, True, False)

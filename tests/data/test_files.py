@@ -472,7 +472,10 @@ def test_the_parts_of_a_stress_label_are_keywords(data):
     given = source.read(path, **{f"stress_{part}": value for part, value in parts.items()})
     whole = read(path, stress=StressLabel(**parts))
     np.testing.assert_array_equal(given.stress, whole.stress)
-    assert repr(whole) == "Frames: 25 frames, 1600 atoms, Si64, energies, forces, stress"
+    assert (
+        repr(whole)
+        == "Frames: 25 frames, 1525 atoms, 4 compositions of Si, energies, forces, stress"
+    )
     with pytest.raises(InputError, match="missing: --stress-unit"):
         source.read(path, stress_key="virial_stress")
 

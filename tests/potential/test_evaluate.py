@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from ase.io import write
 
 from gradpot import InputError
 from gradpot.data.frames import Frames
@@ -76,6 +77,21 @@ def test_it_says_which_frames_were_trained_on(potential, tmp_path):
         messages.clear()
         evaluate_file(tmp_path / "model.safetensors", "ethanol", say=messages.append)
         assert any("this model was trained on 3 of these frames" in m for m in messages) == expected
+
+
+def test_it_warns_of_wrong_units_and_names_frames_without_labels(potential, tmp_path):
+    some = read("ethanol").take(np.arange(20))
+    structures = [some.atoms(i) for i in range(20)]
+    structures[0].calc = None
+    write(tmp_path / "some.extxyz", structures)
+    checkpoint.save(potential, tmp_path / "model.safetensors")
+    messages: list[str] = []
+    arguments = tmp_path / "model.safetensors", str(tmp_path / "some.extxyz"), None, messages.append
+    evaluate_file(*arguments)
+    assert "left out of the errors: frame 0 (no label)" in messages
+    assert not any(text.startswith("warning") for text in messages)
+    evaluate_file(*arguments, energy_unit="hartree", length_unit="Ang")
+    assert any(text.startswith("warning: the rms force is") for text in messages)
 
 
 def test_thresholds_reach_the_evaluation_of_a_file(potential, tmp_path):

@@ -1,14 +1,16 @@
 """EFwT by hand: which frames are within the thresholds, and which frames count."""
 
 import math
+import re
 
 import pytest
 import torch
 
 from gradpot.graph.graph import Properties
-from gradpot.potential.metrics import Within, efwt, errors
+from gradpot.potential.metrics import Within, efwt, energy_offset, errors
 
 NAN = math.nan
+SIZES = torch.tensor([3, 3, 4, 4, 6, 6])
 # frames of 1, 2 and 1 atoms
 N_ATOMS = torch.tensor([1, 2, 1])
 
@@ -58,3 +60,19 @@ def test_thresholds_are_inclusive_and_may_be_chosen():
     result = errors(predicted, ZERO, N_ATOMS, Within(0.25, 0.5))
     assert result["efwt"] == pytest.approx(1 / 3)
     assert (result["efwt_energy_eV"], result["efwt_forces_eV_A"]) == (0.25, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("shift", "text"),
+    [
+        (-3900.0, r"-3900 eV per structure .* 1 meV"),
+        (2.5 * SIZES, r"\+2\.5 eV per atom .* 1 meV"),
+    ],
+)
+def test_one_constant_in_the_energies_is_said(shift, text):
+    error = torch.tensor([1e-3, -1e-3, 1e-3, -1e-3, 1e-3, -1e-3], dtype=torch.float64)
+    zero = Properties(torch.zeros(6), torch.zeros(26, 3), torch.zeros(6, 3, 3))
+    said = energy_offset(zero, zero._replace(energy=shift + error), SIZES)
+    assert said is not None
+    assert re.search(text, said), said
+    assert energy_offset(zero, zero._replace(energy=error), SIZES) is None

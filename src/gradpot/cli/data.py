@@ -51,13 +51,16 @@ def info(
 def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """Label and value of each line of the table."""
     forces, net = summary["forces_eV_A"], summary["net_force_eV_A"]
-    distance = summary["shortest_distance_A"]
+    distance, stress = summary["shortest_distance_A"], summary["stress"]
+    spread, isolated = summary["energy_without_atoms_std_eV"], summary["isolated_atoms"]
     rows = [
         ("frames", f"{summary['frames']}, compositions: {summary['compositions']}"),
         ("atoms per frame", _range(summary["n_atoms"], "d")),
         ("elements", ", ".join(f"{e} {n}" for e, n in summary["elements"].items())),
         ("periodic", f"{summary['periodic_frames']} frames"),
+        ("isolated atoms", f"{isolated}, which are set aside as references" if isolated else ""),
         ("energy / eV", _range(summary["energy_eV"], ".4f")),
+        ("  less fitted atoms", "" if spread is None else f"std {spread:.4g}"),
         ("energy per atom / eV", _range(summary["energy_per_atom_eV"], ".4f")),
         (
             "forces / eV/Å",
@@ -65,12 +68,19 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
             if forces
             else "none",
         ),
+        (
+            "stress / meV/Å³",
+            f"rms of components {stress['rms_meV_A3']:.4g} ({stress['rms_GPa']:.3g} GPa)"
+            if stress
+            else "",
+        ),
         ("net force / eV/Å", f"up to {net['max']:.2g} (frame {net['frame']})" if net else "none"),
         ("shortest distance / Å", "none" if distance is None else f"{distance:.3f}"),
         ("cell volume / Å³", _range(summary["cell_volume_A3"], ".1f")),
         ("duplicates", f"{summary['duplicates']} frames"),
         ("without label", ", ".join(f"{k} {n}" for k, n in summary["missing"].items())),
     ]
+    rows = [row for row in rows if row[1]]
     for label, difference, found in (
         ("energies and forces", "ΔE against −F·ΔR", summary["consistency"]),
         ("energies and stress", "ΔE against V σ:ε", summary["stress_consistency"]),

@@ -71,7 +71,7 @@ def md_command(
     """
     if compile not in COMPILE:
         raise unknown("--compile", compile, COMPILE)
-    check_model(model)
+    check_model(model, structure)
     if own:
         from gradpot.models.own import add_own
 

@@ -11,6 +11,7 @@ import typer
 
 from gradpot.errors import InputError
 
+MODEL_SUFFIXES = (".safetensors", ".pt2")
 UNITS = "Units, if the file does not state them"
 LABELS = "Labels"
 STRESS = "Stress labels: give all four or none"
@@ -52,8 +53,14 @@ class Reading:
         return {**given, "unconverged": bool(self.unconverged), "stress": stress_label(*stress)}
 
 
-def check_model(path: Path) -> None:
-    """Refuse a model file that is not there, before torch is imported, which takes seconds."""
+def check_model(path: Path, other: str = "") -> None:
+    """Refuse a model file that is not there, before torch is imported, which takes seconds.
+
+    Args:
+        other: the next argument, in case the two are swapped.
+    """
+    if other.endswith(MODEL_SUFFIXES) and not path.name.endswith(MODEL_SUFFIXES):
+        raise InputError(f"MODEL comes first: give {other} before {path}")
     if path.is_dir():
         raise InputError(f"{path} is a folder; expected a file, such as its model.safetensors")
     if not path.exists():

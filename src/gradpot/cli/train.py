@@ -141,7 +141,7 @@ def evaluate(
 
     Example: gradpot eval RUN/model.safetensors my-test.extxyz
     """
-    check_model(model)
+    check_model(model, file)
     locate(file)
     if worst_first and out is None:
         raise InputError("--worst-first sorts the file of --out; give --out FILE.extxyz")
@@ -157,11 +157,12 @@ def evaluate(
         plot = model.parent / f"parity-{_stem(file)}.png"
     within = Within(within_energy_eV, within_forces_eV_A)
     how = {"device": device, "out": out, "worst_first": worst_first, **reading.arguments()}
+    replaced = " (replaced)" if plot and plot.exists() else ""
     results = evaluate_file(model, file, plot, say, within, **how)
     if out:
         say(f"predictions: {out}")
     if plot and results["n_frames"]:
-        say(f"parity plot: {plot}")
+        say(f"parity plot: {plot}{replaced}")
     if as_json:
         print_json(results)
     elif results["n_frames"]:

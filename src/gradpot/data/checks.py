@@ -10,7 +10,9 @@ from gradpot.data.files import half_labeled, n_missing
 from gradpot.data.frames import Frames
 from gradpot.data.overlap import TOO_CLOSE, overlaps
 from gradpot.data.raw import frame_names
+from gradpot.data.references import least_squares, reference_energies
 from gradpot.geometry import edge_vectors, volume
+from gradpot.units import GPA
 
 # pairs of atoms compared for the shortest distance in a few seconds; larger sets are sampled
 MAX_MOLECULE_PAIRS = 50_000_000
@@ -20,6 +22,8 @@ MAX_PERIODIC_FRAMES = 300
 CUTOFFS = (1.5, 3.0, 6.0)
 # frames; fewer do not make a trajectory
 MIN_STEPS = 10
+# frames in which training and `eval` look for suspicious labels: this many take about a second
+INSPECTED = 5_000
 # begins a notice of a reader that is a warning
 WARNING = "warning: "
 # stands for a charge that is not known
@@ -58,6 +62,7 @@ def inspect(frames: Frames, random_split: bool = True) -> dict[str, Any]:
     from ase.data import chemical_symbols
 
     counts, periodic = np.bincount(frames.numbers), frames.pbc.all(1)
+    energy = np.where(frames.isolated, np.nan, frames.energy)
     summary = {
         "frames": int(frames.n_atoms.shape[0]),
         "atoms": int(frames.n_atoms.sum()),
@@ -65,9 +70,11 @@ def inspect(frames: Frames, random_split: bool = True) -> dict[str, Any]:
         "n_atoms": {"min": int(frames.n_atoms.min()), "max": int(frames.n_atoms.max())},
         "compositions": frames.n_compositions,
         "periodic_frames": int(frames.pbc.any(1).sum()),
-        "energy_eV": _range(frames.energy),
-        "energy_per_atom_eV": _range(frames.energy / frames.n_atoms),
+        "energy_eV": _range(energy),
+        "energy_per_atom_eV": _range(energy / frames.n_atoms),
+        "energy_without_atoms_std_eV": spread_without_atoms(frames),
         "forces_eV_A": force_sizes(frames),
+        "stress": stress_size(frames),
         "shortest_distance_A": shortest_distance(frames),
         "cell_volume_A3": _range(volume(frames.cell[periodic])),
         "duplicates": n_duplicates(frames),
@@ -84,6 +91,26 @@ def inspect(frames: Frames, random_split: bool = True) -> dict[str, Any]:
     said = [text.removeprefix(WARNING) for text in frames.notices if text.startswith(WARNING)]
     summary["notices"] = [text for text in frames.notices if not text.startswith(WARNING)]
     return {**summary, "warnings": said + warnings(summary, random_split)}
+
+
+def spread_without_atoms(frames: Frames) -> float | None:
+    """Standard deviation in eV of the energies minus energies of atoms that fit them best.
+
+    Isolated atoms are left out; None if all frames have one composition, or no energies.
+    """
+    some = frames.take(np.flatnonzero(~frames.isolated & np.isfinite(frames.energy)))
+    if some.n_atoms.size < 2 or some.n_compositions < 2:
+        return None
+    return float((some.energy - reference_energies(some, least_squares(some))).std())
+
+
+def stress_size(frames: Frames) -> dict[str, float] | None:
+    """Root mean square of the components in meV/Å³ and in GPa; None if there are none."""
+    known = frames.stress[np.isfinite(frames.stress)]
+    if not known.size:
+        return None
+    rms = float(np.sqrt((known**2).mean()))
+    return {"rms_meV_A3": 1e3 * rms, "rms_GPa": rms / GPA}
 
 
 def force_sizes(frames: Frames) -> dict[str, float] | None:
@@ -198,7 +225,7 @@ def warnings(summary: dict[str, Any], random_split: bool) -> list[str]:
         found.append(
             f"atoms {one} and {other} of frame {i} are less than {TOO_CLOSE} Å apart"
             + (f", and so are atoms of {count - 1} other frames" if count > 1 else "")
-            + "; training leaves such frames out"
+            + "; such frames are left out of training and tests"
         )
     elif shortest is not None and shortest < LIMITS.shortest:
         found.append(

@@ -21,11 +21,16 @@ class Split(NamedTuple):
     test: Int[np.ndarray, "n_test"]
 
 
-def usable(frames: Frames) -> tuple[Bool[np.ndarray, "n_frames"], list[str]]:
+def usable(
+    frames: Frames, use: str = "training and tests"
+) -> tuple[Bool[np.ndarray, "n_frames"], list[str]]:
     """Which frames can be trained and tested on, and what to say about the others.
 
     Isolated atoms are reference energies, frames without any label teach nothing, and atoms on top
     of each other have no finite energy.
+
+    Args:
+        use: what the others are left out of, for the notices.
     """
     close = np.zeros(frames.n_atoms.shape[0], dtype=bool)
     close[overlaps(frames)[:, 0]] = True
@@ -35,7 +40,7 @@ def usable(frames: Frames) -> tuple[Bool[np.ndarray, "n_frames"], list[str]]:
         f"atoms less than {TOO_CLOSE} Å apart": close & frames.labeled & ~frames.isolated,
     }
     notices = [
-        f"left out of training and tests: {frame_names(np.flatnonzero(which))} ({why})"
+        f"left out of {use}: {frame_names(np.flatnonzero(which))} ({why})"
         for why, which in out.items()
         if which.any()
     ]

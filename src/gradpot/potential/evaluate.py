@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from gradpot.data.checks import INSPECTED, WARNING, inspect
 from gradpot.data.frames import Frames
 from gradpot.data.source import read
 from gradpot.data.split import usable
@@ -18,7 +19,7 @@ from gradpot.graph.dataset import Dataset, batch, dataset
 from gradpot.graph.graph import Properties
 from gradpot.potential.checkpoint import load
 from gradpot.potential.device import device as find_device
-from gradpot.potential.metrics import WITHIN, Within, errors
+from gradpot.potential.metrics import WITHIN, Within, energy_offset, errors
 from gradpot.potential.potential import Potential
 from gradpot.potential.predictions import check_out, write_predictions
 from gradpot.potential.seen import novel_frames
@@ -106,18 +107,21 @@ def evaluate_file(
         check_out(out)
     potential = load(model, device=find_device(device))
     frames = read(file, **reading)
+    said = [notice.removeprefix(WARNING) for notice in frames.notices]
     for notice in frames.notices:
         say(notice)
     if n_train := _n_trained_on(frames, Path(model)):
         say(f"note: this model was trained on {n_train} of these frames; see results.json")
-    can, left_out = usable(frames)
+    can, left_out = usable(frames, "the errors")
     if not out and not can.any():
         raise InputError(
             f"{file} has neither energies nor forces nor stress to compare with: if they are under "
             "other names, add --energy-key NAME --forces-key NAME; --out FILE.extxyz writes the "
             f"predictions ({'; '.join(left_out)})"
         )
-    for notice in left_out:
+    some = frames.take(np.flatnonzero(can)[:INSPECTED])
+    wrong = inspect(some, random_split=False)["warnings"] if can.any() else []
+    for notice in (*left_out, *(f"warning: {text}" for text in wrong if text not in said)):
         say(notice)
     if not out:
         frames, can = frames.take(np.flatnonzero(can)), can[can]
@@ -142,6 +146,8 @@ def evaluate_file(
         count = f"{n_atoms.shape[0]} frames"
         title = f"{type(potential.model).__name__} on {Path(file).name}: {count}"
         parity(predicted, labels, n_atoms, plot, title)
+    if offset := energy_offset(predicted, labels, n_atoms):
+        say(offset)
     return errors(predicted, labels, n_atoms, within)
 
 

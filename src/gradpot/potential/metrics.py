@@ -23,6 +23,11 @@ class Within(NamedTuple):
 
 
 WITHIN = Within()
+# share of the energy MAE that is left without one constant: labels of another method leave less,
+# the errors of a potential more
+LEFT = 0.1
+# frames; a constant explains fewer in any case
+MIN_FRAMES = 5
 
 
 def errors(
@@ -54,6 +59,28 @@ def errors(
     if stress_mae is not None:
         result |= {"stress_mae_meV_A3": stress_mae, "stress_rmse_meV_A3": stress_rmse}
     return result
+
+
+def energy_offset(
+    predicted: Properties, labels: Properties, n_atoms: Int[Tensor, "n_frames"]
+) -> str | None:
+    """One line if nearly all of the energy error is one constant per structure or per atom."""
+    known = torch.isfinite(labels.energy)
+    if known.sum() < MIN_FRAMES:
+        return None
+    error, n = (labels.energy - predicted.energy).double()[known], n_atoms[known].double()
+    left = {}
+    for what, size in (("structure", torch.ones_like(n)), ("atom", n)):
+        constant = (error * size).sum() / (size * size).sum()
+        left[what] = float((error - constant * size).abs().mean()), float(constant)
+    what, (rest, constant) = min(left.items(), key=lambda item: item[1][0])
+    if not rest < LEFT * float(error.abs().mean()):
+        return None
+    return (
+        f"nearly all of the energy error is one constant: the labels are {constant:+.6g} eV per "
+        f"{what} from the predictions, as of another method or with other reference energies; "
+        f"without it the energy MAE is {1e3 * rest:.3g} meV"
+    )
 
 
 def efwt(

@@ -8,7 +8,7 @@ import torch
 
 from gradpot import __version__
 from gradpot.compile.package import DTYPES
-from gradpot.data.checks import inspect
+from gradpot.data.checks import INSPECTED, inspect
 from gradpot.data.files import require
 from gradpot.data.frames import Frames
 from gradpot.data.references import Rescaling
@@ -65,8 +65,6 @@ FINISHING = (
     "out, and --resume does it later)"
 )
 GONE = "the run folder {} is gone: it was moved or deleted while the run used it"
-# frames that are checked for suspicious labels: this many take about a second
-INSPECTED = 5_000
 # points in the parity plot; more only hide each other
 PLOTTED = 1_000
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gradpot.data.declared import Declared
-from gradpot.data.formats.boundary import ELSEWISE, reading
+from gradpot.data.formats.boundary import CONVERT, reading
 from gradpot.data.formats.extxyz import (
     MASK,
     check_counts,
@@ -118,10 +118,10 @@ def load(path: Path) -> Loaded:
     except Exception as error:  # every format raises its own
         what = f"as {kind}" if kind else "because it does not know the format"
         why = f"{type(error).__name__}: {reason(error)}"
-        raise InputError(f"ASE cannot read {path} {what} ({why}); {ELSEWISE}") from error
+        raise InputError(f"ASE cannot read {path} {what} ({why}); {CONVERT}") from error
     found = found if isinstance(found, list) else [found]
     if not found or None in found:  # of an output that is cut short
-        raise InputError(f"{path} holds no structures that ASE finds as {kind}; {ELSEWISE}")
+        raise InputError(f"{path} holds no structures that ASE finds as {kind}; {CONVERT}")
     structures, converged, notices = examine(path, kind, [with_masses(atoms) for atoms in found])
     fields = [_fields(atoms) for atoms in structures]
     raw = _geometry(path, structures, fields)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from gradpot.data.formats.ase_files import Loaded, of_rows, with_labels
-from gradpot.data.formats.boundary import ELSEWISE, check_size, reading
+from gradpot.data.formats.boundary import CONVERT, check_size, reading
 from gradpot.data.raw import Keys, Raw
 from gradpot.errors import InputError
 
@@ -99,14 +99,16 @@ def records(path: Path) -> Iterator[tuple[bytes, bytes]]:
                 sizes = struct.unpack("<QQ", lengths)
                 left -= 16 + sum(sizes)
                 if left < 0:  # a damaged tree of pages can have circles
-                    raise InputError(f"{path} holds more than its size; copy it again, {ELSEWISE}")
+                    raise InputError(
+                        f"{path} holds more than its size; copy it again, or {CONVERT}"
+                    )
                 yield child.stdout.read(sizes[0]), child.stdout.read(sizes[1])
             reason = child.stderr.read().decode(errors="replace").strip().splitlines()
         finally:
             child.kill()
     if child.returncode:
         why = reason[-1] if reason else f"reading it ended with signal {-child.returncode}"
-        raise InputError(f"{path} is damaged or not LMDB ({why}); copy it again, {ELSEWISE}")
+        raise InputError(f"{path} is damaged or not LMDB ({why}); copy it again, or {CONVERT}")
 
 
 def _inflate(path: Path, stored: Any) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from gradpot.errors import InputError, damaged
 from gradpot.process import memory_bytes
 
-ELSEWISE = "or convert it to extended XYZ or npz"
+CONVERT = "convert it to extended XYZ or npz"
 # bytes of memory per atom while a file is read: positions and forces as read, joined, and converted
 # to float64; measured
 PER_ATOM = 300
@@ -19,7 +19,7 @@ def reading(path: Path, what: str) -> AbstractContextManager[None]:
         path: of the file, for the message.
         what: what it is read as, such as "HDF5".
     """
-    return damaged(f"cannot read {path} as {what}; write it again, {ELSEWISE}")
+    return damaged(f"cannot read {path} as {what}; write it again, or {CONVERT}")
 
 
 def check_size(path: Path, n_atoms: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Num
 
 from gradpot.data.declared import Declared
-from gradpot.data.formats.boundary import ELSEWISE, check_size, reading
+from gradpot.data.formats.boundary import CONVERT, check_size, reading
 from gradpot.data.raw import Keys, Raw
 from gradpot.data.stress import StressLabel
 from gradpot.errors import InputError
@@ -33,7 +33,7 @@ def read_deepmd(path: Path, wanted: Keys) -> Raw:
         if not folders:
             raise InputError(
                 f"{path} has sets but no type.raw, which says what the atoms are: write it, "
-                f"{ELSEWISE} with dpdata"
+                f"or {CONVERT} with dpdata"
             )
         parts = [(folder, arrays) for folder in folders for arrays in sets_of(folder)]
         keys = {key for _, arrays in parts for key in arrays} - STRUCTURE

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import NoReturn
 
-from gradpot.data.formats.boundary import ELSEWISE
+from gradpot.data.formats.boundary import CONVERT
 from gradpot.errors import InputError
 
 CODE = "which is not read because it can run code: convert it, where you trust it, to npz or "
@@ -12,6 +12,10 @@ CODE += "extended XYZ"
 ASE_WRITES = "write the structures and labels with ASE as extended XYZ, or as npz"
 # by the end of the name
 SUFFIXES = {
+    (
+        ".safetensors",
+        ".pt2",
+    ): "weights, such as a gradpot model, not data: give a file of structures",
     (
         ".pt",
         ".pth",
@@ -67,5 +71,5 @@ def refuse_folder(path: Path) -> NoReturn:
     found = ", ".join(sorted(child.name for child in path.iterdir())[:10])
     raise InputError(
         f"{path} is a folder; expected a file of structures (the folder has {found or 'nothing'}), "
-        f"{ELSEWISE}"
+        f"or {CONVERT}"
     )

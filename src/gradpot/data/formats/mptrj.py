@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gradpot.data.declared import Declared
-from gradpot.data.formats.boundary import ELSEWISE, check_size, reading
+from gradpot.data.formats.boundary import CONVERT, check_size, reading
 from gradpot.data.raw import Keys, Raw
 from gradpot.data.stress import StressLabel
 from gradpot.errors import InputError
@@ -53,7 +53,9 @@ def read_mptrj(path: Path, wanted: Keys) -> Raw:
         for outer, frames in members(file):
             for name, frame in frames.items():
                 if "structure" not in frame:
-                    raise InputError(f"{path}: {outer}/{name} has no structure; add it, {ELSEWISE}")
+                    raise InputError(
+                        f"{path}: {outer}/{name} has no structure; add it, or {CONVERT}"
+                    )
                 keys |= frame.keys()
                 rows.append(_frame(f"{path}: {outer}/{name}", frame, energy, wanted.forces))
                 total += rows[-1][0].shape[0]
