@@ -123,7 +123,7 @@ def test_atoms_nearer_than_in_training_are_said_once(tmp_path):
     atoms.set_distance(0, 1, 1.001 * NEARER * seen.nearest["1-8"], fix=0)
     one.calculate(atoms)
     atoms.set_distance(0, 1, 0.999 * NEARER * seen.nearest["1-8"], fix=0)
-    with pytest.warns(UnseenWarning, match=r"O and H are 0\.8. Å apart, too near: the short"):
+    with pytest.warns(UnseenWarning, match=r"O and H are 0\.8. Å apart, and the shortest"):
         one.calculate(atoms)
     atoms.set_distance(0, 1, 0.5, fix=0)
     one.calculate(atoms)  # not again
@@ -151,9 +151,9 @@ def test_many_frames_are_told_in_one_line_each(tmp_path):
     near = [line for line in lines if "too near" in line]
     assert len(near) == 1
     assert near[0].startswith("1 of 8 frames: two atoms are too near: in frame 5, H and O are 0.60")
-    never = [line for line in lines if "two elements" in line]
+    never = [line for line in lines if "never seen" in line]
     assert len(never) == 1
-    assert never[0].startswith("2 of 8 frames: two elements are together")
+    assert never[0].startswith("2 of 8 frames: two elements were never seen so near")
 
 
 def test_words_for_cells_and_molecules(tmp_path):

@@ -78,8 +78,8 @@ def energy_offset(
         return None
     return (
         f"nearly all of the energy error is one constant: the labels are {constant:+.6g} eV per "
-        f"{what} from the predictions, as of another method or with other reference energies; "
-        f"without it the energy MAE is {1e3 * rest:.3g} meV"
+        f"{what} from the predictions, as with another method, unit, composition or reference "
+        f"energies; without it the energy MAE is {1e3 * rest:.3g} meV"
     )
 
 

@@ -183,7 +183,8 @@ class Novelty:
             i, j = pair_index[:, worst].tolist()
             pair = int(numbers[i]), int(numbers[j])
             text = _apart(*pair, squares[worst], self._of_pairs[worst] / NEARER**2, self.cutoff)
-            _warn(f"atoms {i} and {j}: {text}")
+            near = " are too near" if np.isfinite(self._of_pairs[worst]) else ""
+            _warn(f"atoms {i} and {j}{near}: {text}")
 
 
 def novel_frames(seen: Seen, frames: Frames, data: Dataset, cutoff: float) -> list[str]:
@@ -203,7 +204,7 @@ def novel_frames(seen: Seen, frames: Frames, data: Dataset, cutoff: float) -> li
     known = np.isfinite(of_pairs)
     for chosen, what in (
         (known & (squares < NEARER**2 * of_pairs), "two atoms are too near"),
-        (~known, "two elements are together that no training frame has so"),
+        (~known, "two elements were never seen so near"),
     ):
         if chosen.any():
             worst = int(np.argmin(np.where(chosen, squares / np.where(known, of_pairs, 1), np.inf)))
@@ -220,7 +221,7 @@ def _apart(one: int, other: int, squared: float, seen_squared: float, cutoff: fl
     if not np.isfinite(seen_squared):
         return f"{names}, and no training frame has them within {cutoff:g} Å"
     nearest = f"the shortest distance in the training frames is {seen_squared**0.5:.2f} Å"
-    return f"{names}, too near: {nearest}"
+    return f"{names}, and {nearest}"
 
 
 def _formulas(frames: Frames) -> tuple[list[str], Int[np.ndarray, "n_kinds n_elements"]]:
