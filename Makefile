@@ -32,7 +32,7 @@ fuzz: install
 
 # networks of other packages, in a separate environment because of their dependencies
 test-peers: .venv-peers/installed
-	.venv-peers/bin/pytest --numprocesses 2 tests/peers
+	.venv-peers/bin/pytest --numprocesses 2 -m "slow or not slow" tests/peers
 
 .venv-peers/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-peers

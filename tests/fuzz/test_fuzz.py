@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from targets import RISKY, TARGETS
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", [name for name in TARGETS if name not in RISKY])
 def test_odd_input_is_refused_or_read_right(name, tmp_path_factory):
     @settings(

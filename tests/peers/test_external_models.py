@@ -67,6 +67,7 @@ def test_contract(check, model):
     check(model)
 
 
+@pytest.mark.slow
 def test_they_can_be_exported_for_dynamics(model, ethanol):
     potential = Potential(model, {1: 0.0, 6: 0.0, 8: 0.0})
     program = exported(potential, torch.float64).module()
@@ -81,6 +82,7 @@ def test_they_can_be_exported_for_dynamics(model, ethanol):
     torch.testing.assert_close(forces, expected.forces)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the energy of this model has a cone")
 def test_trains_saves_loads_and_relaxes(name, tmp_path, ethanol):
     frames = ["data.n_train=20", "data.n_valid=10", "data.n_test=10", "train.valid_every=2"]
