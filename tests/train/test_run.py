@@ -494,6 +494,7 @@ def test_direct_forces_have_no_stress_to_train(tmp_path, data):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow  # tests/test_kills.py kills more often
 def test_kill_9_then_resume(tmp_path, finished):
     """A process killed at random moments ends with the same bits as one that was not."""
     killed(tmp_path / "run", finished, kills=2, seed=time.time_ns())
