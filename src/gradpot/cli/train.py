@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gradpot.train.config import Config
 
 DEMO = (
-    "training on ethanol, the demo set, for want of --data; Ctrl-C stops the run and saves it, and "
+    "no --data is given: training on ethanol, the demo set; Ctrl-C stops the run and saves it, and "
     "--resume continues it"
 )
 

@@ -143,20 +143,8 @@ def to_frames(
             text = f"energies are stored in single precision, in steps of {1000 * step:.2g} meV"
             notices.append(text)
     label = raw.stress if stress is None and factors == (1.0, 1.0, 1.0) else stress
-    named = sorted(key for key in raw.keys if re.search("stress|virial", key, re.IGNORECASE))
-    if label is not None:
-        named = [label.key]
-        if label.key not in raw.keys:
-            raise InputError(f"{path} has no stress {label.key!r}; it has {sorted(raw.keys)}")
-        check_unit(path, label, raw.stress_unit)
-        values = raw.field(label.key)
-        frames = frames._replace(stress=to_stress(path, values, label, volume(frames.cell)))
-        notices.append(f"stress from {label.key} ({', '.join(label[1:])})")
-    elif named:
-        notices.append(
-            f"found stress fields but did not read them ({', '.join(named)}): to read one, add "
-            f"--stress-key {named[0]} with --stress-unit, --stress-order and --stress-sign"
-        )
+    frames, named, notice = _with_stress(path, raw, frames, label)
+    notices += notice
     if raw.converged is not None and not raw.converged.all():
         bad = np.flatnonzero(~raw.converged)
         frames = frames if unconverged else frames.without_labels(bad)
@@ -165,6 +153,31 @@ def to_frames(
     if unused := sorted(set(raw.unused) - set(named)):
         notices.append(f"fields not used: {', '.join(unused)}")
     return frames._replace(notices=tuple(notices))
+
+
+def _with_stress(
+    path: Path, raw: Raw, frames: Frames, label: StressLabel | None
+) -> tuple[Frames, list[str], list[str]]:
+    """Frames with the stress that `label` describes, names of stress fields, and a notice.
+
+    Raises:
+        InputError: there is no such field, or its unit contradicts the file.
+    """
+    if label is None:
+        named = sorted(key for key in raw.keys if re.search("stress|virial", key, re.IGNORECASE))
+        if not named:
+            return frames, [], []
+        unread = (
+            f"found stress fields but did not read them ({', '.join(named)}): to read one, add "
+            f"--stress-key {named[0]} with --stress-unit, --stress-order and --stress-sign"
+        )
+        return frames, named, [unread]
+    if label.key not in raw.keys:
+        raise InputError(f"{path} has no stress {label.key!r}; it has {sorted(raw.keys)}")
+    check_unit(path, label, raw.stress_unit)
+    values = to_stress(path, raw.field(label.key), label, volume(frames.cell))
+    notice = f"stress from {label.key} ({', '.join(label[1:])})"
+    return frames._replace(stress=values), [label.key], [notice]
 
 
 def frame_names(index: Int[np.ndarray, "n"]) -> str:

@@ -136,8 +136,8 @@ def progress(plan: Plan, state: State) -> float:
 
 def ended_too_soon(plan: Plan, state: State) -> bool:
     """Whether time ended a run before it could learn: steps that were asked for are enough."""
-    time_is_up = state.wall_s >= plan.max_wall_s or state.cpu_s >= plan.max_cpu_s
-    return time_is_up and state.step < min(ENOUGH_STEPS, plan.n_steps)
+    time_is_up = limit_reached(plan, state) in ("train.max_cpu_minutes", "train.max_minutes")
+    return time_is_up and state.step < ENOUGH_STEPS
 
 
 def limit_reached(plan: Plan, state: State) -> str:
