@@ -24,6 +24,7 @@ from ase.md.verlet import VelocityVerlet
 from numpy.testing import assert_allclose
 
 from gradpot import Calculator, InputError, Model, Potential, build, cli, save
+from gradpot.cli import commands  # noqa: F401 (in this order, which is that of the help)
 from gradpot.cli.md import _why
 from gradpot.errors import RunError
 from gradpot.locks import locked

@@ -14,7 +14,15 @@ from gradpot import Calculator, InputError, Potential, UnseenWarning, build, loa
 from gradpot.compile import package
 from gradpot.graph.dataset import dataset
 from gradpot.potential.header import Seen
-from gradpot.potential.seen import LISTED, NEARER, nearest_squared, novel_frames, seen_in, unlike
+from gradpot.potential.seen import (
+    LISTED,
+    NEARER,
+    REFUSED,
+    nearest_squared,
+    novel_frames,
+    seen_in,
+    unlike,
+)
 
 CUTOFF = 4.0
 
@@ -125,8 +133,19 @@ def test_atoms_nearer_than_in_training_are_said_once(tmp_path):
     atoms.set_distance(0, 1, 0.999 * NEARER * seen.nearest["1-8"], fix=0)
     with pytest.warns(UnseenWarning, match=r"O and H are 0\.8. Å apart, and the shortest"):
         one.calculate(atoms)
-    atoms.set_distance(0, 1, 0.5, fix=0)
+    atoms.set_distance(0, 1, 1.001 * REFUSED * seen.nearest["1-8"], fix=0)
     one.calculate(atoms)  # not again
+    atoms.set_distance(0, 1, 0.999 * REFUSED * seen.nearest["1-8"], fix=0)
+    with pytest.raises(InputError, match=r"atoms 0 and 1 are too near: O and H are .* move them"):
+        one.calculate(atoms)
+
+
+@pytest.mark.filterwarnings("ignore::gradpot.UnseenWarning")
+def test_an_unseen_pair_does_not_hide_atoms_far_too_near(tmp_path):
+    one = calculator(seen_of(tmp_path, [molecule("H2"), *rattled("CO", 1)]))
+    atoms = Atoms("HHC", [[0, 0, 0], [0, 0, 0.4], [0, 0, 2]])
+    with pytest.raises(InputError, match=r"H and H are 0\.40 Å apart"):
+        one.calculate(atoms)
 
 
 def test_elements_never_seen_together_are_said(tmp_path):

@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from gradpot.data.formats.ase_files import scalar
 from gradpot.data.frames import Frames
 from gradpot.data.raw import CHARGE, SPIN
+from gradpot.errors import InputError
 from gradpot.geometry import N_ELEMENTS
 from gradpot.graph.dataset import Dataset
 from gradpot.potential.header import Seen
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 # Times the shortest distance in the training frames. Of seven data sets (molecules at 300 to 650 K,
 # water, silicon), other frames of the same kind have no distance below 0.94 of it.
 NEARER = 0.9
+# Times the shortest distance: here networks have deep minima that do not exist (two carbon atoms at
+# 0.9 Å may be 8 keV below isolated ones), and an optimizer that gets there never comes back.
+REFUSED = 0.7
 # compositions that a header lists: a set with more has seen enough kinds that one more is nothing
 # to mention
 LISTED = 20
@@ -138,6 +142,8 @@ def unlike(
 class Novelty:
     """Warns once if a calculator's structures, and once if their distances, are unlike any seen.
 
+    Atoms that are nearer still are refused.
+
     Args:
         seen: None if the potential does not know: then nothing is checked.
         cutoff: of the potential, in Å.
@@ -145,8 +151,8 @@ class Novelty:
 
     def __init__(self, seen: Seen | None, cutoff: float):
         self.seen, self.cutoff = seen, cutoff
-        self._check_systems = seen is not None
-        self._limits = None if seen is None else NEARER**2 * nearest_squared(seen)
+        self._check_systems = self._check_pairs = seen is not None
+        self._nearest = None if seen is None else nearest_squared(seen)
         self._pair_index: np.ndarray | None = None
         self._of_pairs = np.zeros(0)
 
@@ -169,22 +175,39 @@ class Novelty:
 
         Args:
             pair_index: the same array as before while the pairs and atoms are the same.
+
+        Raises:
+            InputError: they are nearer than `REFUSED` times the shortest distance there.
         """
-        if self._limits is None:
+        if self._nearest is None:
             return
         if pair_index is not self._pair_index:
             self._pair_index = pair_index
-            self._of_pairs = self._limits[numbers[pair_index[0]], numbers[pair_index[1]]]
+            self._of_pairs = self._nearest[numbers[pair_index[0]], numbers[pair_index[1]]]
         squares = np.einsum("ij,ij->i", pair_vec, pair_vec)
-        near = squares < self._of_pairs
-        if near.any():
-            self._limits = None
-            worst = int(np.argmin(np.where(near, squares / self._of_pairs, 1.0)))
-            i, j = pair_index[:, worst].tolist()
-            pair = int(numbers[i]), int(numbers[j])
-            text = _apart(*pair, squares[worst], self._of_pairs[worst] / NEARER**2, self.cutoff)
-            near = " are too near" if np.isfinite(self._of_pairs[worst]) else ""
-            _warn(f"atoms {i} and {j}{near}: {text}")
+        near = np.nonzero(squares < NEARER**2 * self._of_pairs)[0]
+        if not near.size:
+            return
+        ratios = squares[near] / self._of_pairs[near]  # 0 for elements never seen together
+        known = np.where(np.isfinite(self._of_pairs[near]), ratios, 1.0)
+        refused = known.min() < REFUSED**2
+        worst = near[known.argmin() if refused else ratios.argmin()]
+        atoms = pair_index[:, worst].tolist()
+        text = self._words(atoms, numbers, squares[worst].item(), self._of_pairs[worst].item())
+        if refused:
+            raise InputError(
+                f"{text}; the potential means nothing there: move them apart, or train on frames "
+                "with such distances"
+            )
+        if self._check_pairs:
+            self._check_pairs = False
+            _warn(text)
+
+    def _words(self, atoms: list[int], numbers: np.ndarray, squared: float, limit: float) -> str:
+        i, j = atoms
+        near = " are too near" if np.isfinite(limit) else ""
+        text = _apart(int(numbers[i]), int(numbers[j]), squared, limit, self.cutoff)
+        return f"atoms {i} and {j}{near}: {text}"
 
 
 def novel_frames(seen: Seen, frames: Frames, data: Dataset, cutoff: float) -> list[str]:
