@@ -15,6 +15,7 @@ from gradpot.models.base import Model
 from gradpot.models.cgcnn import CGCNN
 from gradpot.models.dimenet import DimeNetPlusPlus
 from gradpot.models.forcenet import ForceNet
+from gradpot.models.gaunt import Gaunt
 from gradpot.models.gemnet import GemNetDT
 from gradpot.models.painn import VECTOR_NORMS, PaiNN
 from gradpot.models.schnet import SchNet
@@ -23,6 +24,7 @@ from gradpot.nn.norm import NORMS
 from gradpot.nn.radial import FILTERS
 
 MODELS: dict[str, type[Model]] = {
+    "gaunt": Gaunt,
     "schnet": SchNet,
     "painn": PaiNN,
     "cgcnn": CGCNN,
@@ -48,9 +50,9 @@ NAMES = {
     "vector_norm": VECTOR_NORMS,
 }
 # readouts halve the width; Gaussians are cutoff/(n_radial − 1) apart
-SMALLEST = {"width": 2, "n_radial": 2}
+SMALLEST = {"width": 2, "n_radial": 2, "order": 2}
 # far beyond any published model; a larger number is a slip, and fills the memory
-LARGEST = {"n_layers": 100, "cutoff": 100.0}
+LARGEST = {"n_layers": 100, "cutoff": 100.0, "degree": 3, "order": 3}
 LARGEST_OTHER = 10_000
 KINDS = {int: "a whole number", float: "a number", str: "a name"}
 # values of arguments for models that were saved before the arguments existed

@@ -21,12 +21,14 @@ from gradpot.graph.graph import Graph
 from gradpot.models.base import Model
 from gradpot.nn.activations import Activation, gain
 from gradpot.nn.activations import activation as activation_by_name
-from gradpot.nn.angular import N_EVEN, N_ODD, spherical_harmonics
+from gradpot.nn.angular import spherical_harmonics
 from gradpot.nn.initialize import MLP, linear
 from gradpot.nn.norm import NORMS
 from gradpot.nn.radial import BesselBasis, envelope
 from gradpot.nn.segment import sum_pairs
 
+# spherical harmonics of degrees 0 and 2, and of degree 1
+N_EVEN, N_ODD = 6, 3
 # gain of the last layer of an update: messages are products of two features, summed over
 # neighbors, and would grow with depth
 UPDATE_GAIN = 0.2
@@ -94,10 +96,12 @@ class ForceNet(Model):
         distance. Seen from the other end, harmonics of odd degree change sign.
         """
         radial = self.basis(r)[:, None, :]  # [n_pairs, 1, n_radial]
+        zeroth, first, second = spherical_harmonics(graph.pair_vec / r[:, None], 2)
         even, odd = (
             layer((angular[:, :, None] * radial).flatten(1)).split(self.width, dim=-1)
-            for layer, angular in zip(
-                (self.even, self.odd), spherical_harmonics(graph.pair_vec / r[:, None]), strict=True
+            for layer, angular in (
+                (self.even, torch.cat([zeroth, second], dim=1)),
+                (self.odd, first),
             )
         )
         return [(e + o, e - o) for e, o in zip(even, odd, strict=True)]

@@ -14,8 +14,6 @@ from torch import Tensor, nn
 # the interval of the Chebyshev polynomials extends beyond [0, 1] by this much on both sides: at
 # its ends the derivative of arccos is infinite
 MARGIN = 0.01
-# numbers of functions of `spherical_harmonics`
-N_EVEN, N_ODD = 6, 3
 
 
 class SphericalBessel(nn.Module):
@@ -92,18 +90,90 @@ def zonal_harmonics(cosine: Float[Tensor, "n"], n_spherical: int) -> Float[Tenso
     return torch.stack([p * norm for p, norm in terms], dim=1)
 
 
-def spherical_harmonics(
-    direction: Float[Tensor, "n 3"],
-) -> tuple[Float[Tensor, "n 6"], Float[Tensor, "n 3"]]:
-    """Real spherical harmonics: those of degrees 0 and 2, and those of degree 1.
+def spherical_harmonics(direction: Float[Tensor, "n 3"], degree: int) -> list[Tensor]:
+    """Real spherical harmonics of degrees l = 0 … `degree` ≤ 3, [n, 2l + 1] each.
 
-    The first are even; the last change sign with the direction. Each has a mean square of 1 over
-    the sphere, 4π times the usual.
+    Each has a mean square of 1 over the sphere: 4π times the usual. Those of odd degree change
+    sign with the direction.
 
     Args:
         direction: unit vectors.
     """
     x, y, z = direction.unbind(-1)
-    second = [x * y, y * z, z * x, (x * x - y * y) / 2, (3 * z * z - 1) / sqrt(12)]
-    even = torch.stack([torch.ones_like(x), *(sqrt(15) * term for term in second)], dim=-1)
-    return even, sqrt(3) * direction
+    xx, yy, zz = x * x, y * y, z * z
+    terms = [
+        [(1.0, torch.ones_like(x))],
+        [(sqrt(3), x), (sqrt(3), y), (sqrt(3), z)],
+        [
+            (sqrt(15), x * y),
+            (sqrt(15), y * z),
+            (sqrt(15), z * x),
+            (sqrt(15) / 2, xx - yy),
+            (sqrt(5) / 2, 3 * zz - 1),
+        ],
+        [
+            (sqrt(35 / 8), y * (3 * xx - yy)),
+            (sqrt(105), x * y * z),
+            (sqrt(21 / 8), y * (5 * zz - 1)),
+            (sqrt(7) / 2, z * (5 * zz - 3)),
+            (sqrt(21 / 8), x * (5 * zz - 1)),
+            (sqrt(105) / 2, z * (xx - yy)),
+            (sqrt(35 / 8), x * (xx - 3 * yy)),
+        ],
+    ]
+    return [torch.stack([c * t for c, t in row], dim=-1) for row in terms[: degree + 1]]
+
+
+class SphereGrid(nn.Module):
+    """Functions on the unit sphere as values on a grid, and back.
+
+    The points and weights are a Lebedev rule. It is exact for polynomials up to `exact`, so that
+    products of functions are expanded without error: what the grid does is equivariant to rounding.
+
+    Args:
+        degree: largest degree of the expansions, see `spherical_harmonics`.
+        exact: degree of product and harmonic together. For the product of k functions that is
+            (k + 1) · `degree`.
+    """
+
+    values_of: Tensor
+    expansion_of: Tensor
+
+    def __init__(self, degree: int, exact: int):
+        super().__init__()
+        points, weights = lebedev_rule(exact)
+        harmonics = torch.cat(spherical_harmonics(torch.from_numpy(points), degree), dim=1)
+        # plain attributes, which .to(float32) does not round: see `_apply`
+        self._tables = harmonics, (harmonics * torch.from_numpy(weights)[:, None]).T.contiguous()
+        dtype = torch.get_default_dtype()
+        self.register_buffer("values_of", self._tables[0].to(dtype), persistent=False)
+        self.register_buffer("expansion_of", self._tables[1].to(dtype), persistent=False)
+
+    def _apply(self, fn, recurse: bool = True) -> "SphereGrid":
+        super()._apply(fn, recurse)
+        # from float32 to float64, for example, all digits are there
+        self.values_of, self.expansion_of = (
+            table.to(buffer)
+            for table, buffer in zip(self._tables, (self.values_of, self.expansion_of), strict=True)
+        )
+        return self
+
+    def values(self, x: Float[Tensor, "n_harmonics *rest"]) -> Float[Tensor, "n_points *rest"]:
+        """Values on the grid of functions given by their coefficients."""
+        return (self.values_of @ x.flatten(1)).unflatten(1, x.shape[1:])
+
+    def expand(self, f: Float[Tensor, "n_points *rest"]) -> Float[Tensor, "n_harmonics *rest"]:
+        """Coefficients, up to the degree, of functions given by their values."""
+        return (self.expansion_of @ f.flatten(1)).unflatten(1, f.shape[1:])
+
+
+def lebedev_rule(
+    exact: int,
+) -> tuple[Float[np.ndarray, "n_points 3"], Float[np.ndarray, "n_points"]]:
+    """Points on the unit sphere and weights that sum to 1, exact to at least this degree."""
+    from scipy import integrate
+
+    # degrees for which there is a rule; that of degree 13 has negative weights
+    degree = next(n for n in (3, 5, 7, 9, 11, 15) if n >= exact)
+    points, weights = integrate.lebedev_rule(degree)
+    return points.T.copy(), weights / weights.sum()
