@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import numpy as np
+from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 from jaxtyping import Float
 
 from gradpot.data.consistency import check_forces, check_stress, sample
@@ -59,8 +60,6 @@ def inspect(frames: Frames, random_split: bool = True) -> dict[str, Any]:
     Args:
         random_split: also warn of what would spoil a random split, but no other split.
     """
-    from ase.data import chemical_symbols
-
     counts, periodic = np.bincount(frames.numbers), frames.pbc.all(1)
     energy = np.where(frames.isolated, np.nan, frames.energy)
     summary = {
@@ -199,8 +198,6 @@ def shortest_distance(frames: Frames) -> float | None:
 
 def warnings(summary: dict[str, Any], random_split: bool) -> list[str]:
     """What a person should look at before training."""
-    from ase.data import atomic_numbers, covalent_radii
-
     found = []
     if summary["energy_eV"] is None and summary["forces_eV_A"] is None:
         found.append(

@@ -7,9 +7,9 @@ that is an error. Labels that are not in the file are NaN.
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from ase import Atoms
 from jaxtyping import Int
 
 from gradpot.data.declared import Declared, agree
@@ -25,9 +25,6 @@ from gradpot.data.raw import Keys, Raw, to_frames
 from gradpot.data.stress import StressLabel, check, stress_label
 from gradpot.errors import InputError
 from gradpot.units import length_factor
-
-if TYPE_CHECKING:
-    from ase import Atoms
 
 __all__ = ["StressLabel", "read", "read_structures", "require", "stress_label"]
 
@@ -112,7 +109,7 @@ def reader(path: Path) -> Reader:
 
 def read_structures(
     path: str | Path, length_unit: str | None = None, index: str = ":"
-) -> list["Atoms"]:
+) -> list[Atoms]:
     """Read structures from npz or any file that ASE reads; labels and their units do not matter.
 
     Args:

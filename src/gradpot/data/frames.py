@@ -2,16 +2,18 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.data import chemical_symbols
+from ase.formula import Formula
+from ase.stress import full_3x3_to_voigt_6_stress
 from jaxtyping import Bool, Float, Int
 
 from gradpot.errors import InputError
 from gradpot.geometry import neighbor_list
-
-if TYPE_CHECKING:
-    from ase import Atoms
 
 
 class Frames(NamedTuple):
@@ -42,9 +44,6 @@ class Frames(NamedTuple):
 
     def __repr__(self) -> str:
         """One line instead of all arrays: what there is, and which labels."""
-        from ase.data import chemical_symbols
-        from ase.formula import Formula
-
         symbols = [chemical_symbols[z] for z in np.unique(self.numbers).tolist()]
         what = f"{self.n_compositions} compositions of {', '.join(symbols)}"
         if self.n_compositions == 1:
@@ -130,15 +129,11 @@ class Frames(NamedTuple):
             digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
         return digest.hexdigest()
 
-    def atoms(self, i: int) -> "Atoms":
+    def atoms(self, i: int) -> Atoms:
         """Frame `i` as an ASE structure with its labels in a `SinglePointCalculator`.
 
         A known charge or spin is in `info`.
         """
-        from ase import Atoms
-        from ase.calculators.singlepoint import SinglePointCalculator
-        from ase.stress import full_3x3_to_voigt_6_stress
-
         part = slice(*self.first[i : i + 2])
         atoms = Atoms(self.numbers[part], self.positions[part], cell=self.cell[i], pbc=self.pbc[i])
         labels = {

@@ -11,18 +11,19 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import ase.io
 import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import BaseCalculator
+from ase.calculators.singlepoint import SinglePointCalculator
+from tqdm import tqdm
 
 from gradpot.data.raw import CHARGE
 from gradpot.errors import InputError, unknown
 from gradpot.locks import locked
 from gradpot.process import write_bytes, write_json
-
-if TYPE_CHECKING:
-    from ase import Atoms
-    from ase.calculators.calculator import BaseCalculator
 
 METHODS = {"gfn2-xtb": "GFN2-xTB", "gfn1-xtb": "GFN1-xTB"}
 # of positions in the extended XYZ that ASE writes
@@ -45,7 +46,7 @@ class Labeled(NamedTuple):
 
 def reference(
     name: str, charge: int | None = None, multiplicity: int | None = None
-) -> "BaseCalculator":
+) -> BaseCalculator:
     """A reference calculator by name, one of `METHODS`.
 
     Args:
@@ -69,7 +70,7 @@ def reference(
 
 
 def check_state(
-    structures: Sequence["Atoms"], charge: int | None = None, multiplicity: int | None = None
+    structures: Sequence[Atoms], charge: int | None = None, multiplicity: int | None = None
 ) -> None:
     """Raise an InputError if a structure states another charge or multiplicity than is computed.
 
@@ -97,8 +98,8 @@ def check_state(
 
 
 def label(
-    structures: Iterable["Atoms"],
-    calculator: "BaseCalculator",
+    structures: Iterable[Atoms],
+    calculator: BaseCalculator,
     out: str | Path,
     skip_failures: bool = False,
     progress: bool = False,
@@ -129,16 +130,13 @@ def label(
 
 
 def _label(
-    structures: list["Atoms"],
-    calculator: "BaseCalculator",
+    structures: list[Atoms],
+    calculator: BaseCalculator,
     out: Path,
     skip_failures: bool,
     progress: bool,
 ) -> Labeled:
     """`label` for plain structures into a file that belongs to this process."""
-    import ase.io
-    from tqdm import tqdm
-
     frames_file = _frames_file(out, structures)
     skipped_file = frames_file.with_name(frames_file.name + ".skipped.json")
     skipped: dict[int, str] = {}
@@ -173,15 +171,12 @@ def _label(
     return Labeled(n_labeled, n_found, skipped)
 
 
-def labeled(atoms: "Atoms", calculator: "BaseCalculator") -> "Atoms":
+def labeled(atoms: Atoms, calculator: BaseCalculator) -> Atoms:
     """The structure with its labels and the name of the method, nothing else.
 
     Raises:
         ArithmeticError: a label is not finite; and whatever the calculator raises.
     """
-    from ase import Atoms
-    from ase.calculators.singlepoint import SinglePointCalculator
-
     getattr(calculator, "reset", lambda: None)()
     work = atoms.copy()
     work.calc = calculator
@@ -197,7 +192,7 @@ def labeled(atoms: "Atoms", calculator: "BaseCalculator") -> "Atoms":
     return frame
 
 
-def method(calculator: "BaseCalculator") -> str:
+def method(calculator: BaseCalculator) -> str:
     """What a frame keeps of its calculator: only the name, charge and multiplicity."""
     options = getattr(calculator, "parameters", {})
     name = options.get("method") or type(calculator).__name__
@@ -224,7 +219,7 @@ def complete_frames(path: Path) -> tuple[int, int]:
     return count, end
 
 
-def _plain(i: int, atoms: "Atoms") -> "Atoms":
+def _plain(i: int, atoms: Atoms) -> Atoms:
     """Atoms, cell, and initial charges and moments; positions as the file will hold them."""
     if not np.isfinite(atoms.positions).all():
         raise InputError(f"structure {i} (counted from 0) has positions that are not finite")
@@ -236,7 +231,7 @@ def _plain(i: int, atoms: "Atoms") -> "Atoms":
     return plain
 
 
-def _frames_file(out: Path, structures: list["Atoms"]) -> Path:
+def _frames_file(out: Path, structures: list[Atoms]) -> Path:
     """The extended-XYZ file that is written frame by frame: `out`, or a part file beside an npz."""
     if out.suffix in (".xyz", ".extxyz"):
         return out
@@ -253,10 +248,8 @@ def _frames_file(out: Path, structures: list["Atoms"]) -> Path:
     return out.with_suffix(".part.extxyz")
 
 
-def _check_found(path: Path, structures: list["Atoms"], name: str) -> int:
+def _check_found(path: Path, structures: list[Atoms], name: str) -> int:
     """Compare frames of an earlier run with the input; cut off an unfinished one; count them."""
-    import ase.io
-
     if not path.exists():
         return 0
     n_found, end = complete_frames(path)
@@ -293,15 +286,13 @@ def _check_found(path: Path, structures: list["Atoms"], name: str) -> int:
     return n_found
 
 
-def _begins(written: list[str], atoms: "Atoms") -> bool:
+def _begins(written: list[str], atoms: Atoms) -> bool:
     """Whether `written` begins a frame of these atoms; its last line may be unfinished.
 
     Neither the labels at the end of each line nor the second line, a comment, is compared.
     """
-    import ase.io
-
     text = io.StringIO()
-    ase.io.write(text, ase.Atoms(atoms.numbers, atoms.positions), format="extxyz")
+    ase.io.write(text, Atoms(atoms.numbers, atoms.positions), format="extxyz")
     pairs = list(zip(written, text.getvalue().splitlines()))
     *whole, (last, wanted) = pairs[:1] + pairs[2:]
     return all(w.startswith(b) for w, b in whole) and (
@@ -321,8 +312,6 @@ def pack(parts: Sequence[Path], out: Path, dtype: type = np.float64, **more: Any
     Raises:
         InputError: there are no frames.
     """
-    import ase.io
-
     frames = [atoms for path in parts for atoms in ase.io.iread(path, ":", format="extxyz")]
     if not frames:
         raise InputError(f"no structure could be labeled, so there is nothing to write to {out}")

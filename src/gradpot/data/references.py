@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from ase.data import atomic_numbers, chemical_symbols
 from jaxtyping import Float
 
 from gradpot.data.frames import Frames
@@ -31,8 +32,6 @@ class Rescaling(NamedTuple):
     """Å; scale/length is the unit of the force residual"""
 
     def __str__(self) -> str:
-        from ase.data import chemical_symbols
-
         atoms = ", ".join(f"{chemical_symbols[z]} {e:.4f}" for z, e in self.references.items())
         return (
             f"rescaling {self.mode}: scale {self.scale:.5g} eV, length {self.length:.4g} Å, "
@@ -148,8 +147,6 @@ def given(energies: dict[str, float], elements: np.ndarray) -> dict[int, float]:
     Raises:
         InputError: a symbol is not an element, or an element is missing.
     """
-    from ase.data import atomic_numbers
-
     for symbol in energies:
         if symbol not in atomic_numbers:
             raise InputError(f"rescale.references has {symbol!r}, which is not an element")
@@ -163,8 +160,6 @@ def _complete(found: dict[int, float], elements: np.ndarray, why: str) -> dict[i
     Raises:
         InputError: an element has none; `why` says where it was looked for.
     """
-    from ase.data import chemical_symbols
-
     missing = [chemical_symbols[z] for z in elements.tolist() if z not in found]
     if missing:
         raise InputError(f"no reference energy for {', '.join(missing)}: {why}")

@@ -2,18 +2,16 @@
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from ase import Atoms
 from jaxtyping import Float, Int
 
 from gradpot.data.frames import Frames
 from gradpot.errors import InputError
 from gradpot.graph.graph import Properties
 from gradpot.process import write_bytes
-
-if TYPE_CHECKING:
-    from ase import Atoms
 
 SUFFIXES = (".extxyz", ".xyz", ".npz")
 UNITS = {"energy_unit": "eV", "length_unit": "Ang", "force_unit": "eV/Ang"}
@@ -75,12 +73,9 @@ def _extxyz(frames: Frames, of_frames: dict, of_atoms: dict, order: np.ndarray) 
     """One frame after the other, with what is known of each; ASE writes its labels."""
     import ase.io
 
-    def atoms_of(i: int) -> "Atoms":
+    def atoms_of(i: int) -> Atoms:
         atoms = frames.atoms(i)
         atoms.info |= UNITS
-        for name, value in (("charge", frames.charge[i]), ("spin", frames.spin[i])):
-            if np.isfinite(value):
-                atoms.info[name] = value
         for name, values in of_frames.items():
             if np.isfinite(values[i]).all():
                 atoms.info[name] = values[i]

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from ase import Atoms
+from ase.data import atomic_numbers
 from jaxtyping import Float
 
 from gradpot.data.declared import Declared
@@ -32,7 +34,6 @@ from gradpot.data.stress import StressLabel
 from gradpot.errors import InputError, reason
 
 if TYPE_CHECKING:
-    from ase import Atoms
     from ase.db.row import AtomsRow
 
 ASE_UNITS = Declared("eV", "Ang")
@@ -58,7 +59,7 @@ DECIMALS = 6
 class Loaded(NamedTuple):
     """What ASE makes of a file."""
 
-    structures: list["Atoms"]
+    structures: list[Atoms]
     fields: list[dict[str, Any]]
     """everything that each structure carries besides its geometry"""
     units: dict[str, str]
@@ -177,8 +178,6 @@ def of_rows(path: Path, rows: Sequence["AtomsRow"], metadata: dict[str, Any]) ->
 @contextmanager
 def isotopes() -> Iterator[None]:
     """Let ASE read D and T, which it does not know as symbols, as the numbers of `STAND_INS`."""
-    from ase.data import atomic_numbers
-
     new = {symbol: z for symbol, z in STAND_INS.items() if symbol not in atomic_numbers}
     atomic_numbers.update(new)
     try:
@@ -188,7 +187,7 @@ def isotopes() -> Iterator[None]:
             del atomic_numbers[symbol]
 
 
-def with_masses(atoms: "Atoms") -> "Atoms":
+def with_masses(atoms: Atoms) -> Atoms:
     """The structure with hydrogen for D and T, and with masses that its file has under any name."""
     heavy = {symbol: atoms.numbers == z for symbol, z in STAND_INS.items()}
     named = next((name for name in MASSES if name in atoms.arrays), None)
@@ -204,7 +203,7 @@ def with_masses(atoms: "Atoms") -> "Atoms":
     return atoms
 
 
-def _fields(atoms: "Atoms") -> dict[str, Any]:
+def _fields(atoms: Atoms) -> dict[str, Any]:
     """Everything an ASE structure carries besides its geometry."""
     results = getattr(atoms.calc, "results", {})
     arrays = {key: a for key, a in atoms.arrays.items() if key not in ("numbers", "positions")}
@@ -212,7 +211,7 @@ def _fields(atoms: "Atoms") -> dict[str, Any]:
     return {**info, **arrays, **results}
 
 
-def _geometry(path: Path, structures: Sequence["Atoms"], fields: Sequence[dict]) -> Raw:
+def _geometry(path: Path, structures: Sequence[Atoms], fields: Sequence[dict]) -> Raw:
     """Atoms, cells, charges and marks.
 
     Raises:

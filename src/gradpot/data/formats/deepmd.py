@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from ase.data import atomic_numbers
 from jaxtyping import Num
 
 from gradpot.data.declared import Declared
@@ -142,8 +143,6 @@ def _elements(folder: Path) -> Num[np.ndarray, "n_types"]:
     Raises:
         InputError: there is no type_map.raw, or it names something that is no element.
     """
-    from ase.data import atomic_numbers
-
     file = folder / "type_map.raw"
     if not file.exists():
         raise InputError(

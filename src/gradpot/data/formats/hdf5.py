@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from ase.data import atomic_numbers
 from jaxtyping import Num
 
 from gradpot.data.declared import Declared
@@ -209,8 +210,6 @@ def _numbers(path: Path, group: Group) -> Num[np.ndarray, "total"]:
     Raises:
         InputError: a symbol is unknown, or there is neither one row nor one row per conformer.
     """
-    from ase.data import atomic_numbers
-
     stored = group.data[group.numbers]
     if stored.shape not in ((group.n_atoms,), (group.n_frames, group.n_atoms)):
         raise InputError(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase.data import atomic_numbers
 
 from gradpot.data.declared import Declared
 from gradpot.data.formats.boundary import CONVERT, check_size, reading
@@ -148,8 +149,6 @@ def structure(where: str, stored: dict) -> tuple[np.ndarray, np.ndarray, np.ndar
     Raises:
         InputError: there is no lattice, or a site has several elements, a part of one, or none.
     """
-    from ase.data import atomic_numbers
-
     if missing := {"lattice", "sites"} - stored.keys():
         raise InputError(f"{where} has a structure without {' and '.join(sorted(missing))}")
     cell = np.array(stored["lattice"]["matrix"], dtype=np.float64).reshape(3, 3)

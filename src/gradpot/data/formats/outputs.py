@@ -7,15 +7,14 @@ belongs to the forces. Of Quantum ESPRESSO both are the energy that belongs to t
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
+from ase import Atoms
+from ase.units import Hartree, create_units
 from jaxtyping import Bool
 
 from gradpot.errors import InputError
-
-if TYPE_CHECKING:
-    from ase import Atoms
 
 NUMBER = r"([-+]?\d+\.\d*(?:[DEde][-+]?\d+)?)"
 # relative; energies that ASE converted differ by this much from ours, because programs use several
@@ -26,12 +25,12 @@ SAME_ENERGY = 1e-7
 class Output(NamedTuple):
     """What is usable in an output, and what the user should know."""
 
-    structures: list["Atoms"]
+    structures: list[Atoms]
     converged: Bool[np.ndarray, "n_frames"] | None = None
     notices: tuple[str, ...] = ()
 
 
-def examine(path: Path, kind: str, structures: list["Atoms"]) -> Output:
+def examine(path: Path, kind: str, structures: list[Atoms]) -> Output:
     """The structures of an output that have labels of their own, and which of them converged.
 
     Args:
@@ -59,7 +58,7 @@ def read_text(path: Path) -> str:
     return b"".join(read_lines(path)).decode(errors="replace")
 
 
-def _outcar(path: Path, structures: list["Atoms"]) -> Output:
+def _outcar(path: Path, structures: list[Atoms]) -> Output:
     """A step converged if VASP says so, or needed fewer iterations than NELM."""
     limit, count, reached, converged = 0, 0, False, []
     for line in read_lines(path):
@@ -73,7 +72,7 @@ def _outcar(path: Path, structures: list["Atoms"]) -> Output:
     return Output(structures, np.array(converged[: len(structures)], dtype=bool))
 
 
-def _vasprun(path: Path, structures: list["Atoms"]) -> Output:
+def _vasprun(path: Path, structures: list[Atoms]) -> Output:
     """A step converged if it needed fewer iterations than NELM."""
     limit, counts = 0, []
     for line in read_lines(path):
@@ -88,13 +87,11 @@ def _vasprun(path: Path, structures: list["Atoms"]) -> Output:
     return Output(structures, np.array(counts[: len(structures)]) < (limit or np.inf))
 
 
-def _espresso(path: Path, structures: list["Atoms"]) -> Output:
+def _espresso(path: Path, structures: list[Atoms]) -> Output:
     """A step converged if its estimated accuracy is below the threshold of the input.
 
     With scf_must_converge=.false., version 6.7 prints "convergence has been achieved" always.
     """
-    from ase.units import create_units
-
     text = read_text(path)
     if "EXX: now go back to refine exchange" in text:
         raise InputError(
@@ -112,13 +109,11 @@ def _espresso(path: Path, structures: list["Atoms"]) -> Output:
     return Output(structures, _differ(structures, bad))
 
 
-def _nwchem(path: Path, structures: list["Atoms"]) -> Output:
+def _nwchem(path: Path, structures: list[Atoms]) -> Output:
     """ASE pairs energies of line searches, whose geometry is not printed, with the next geometry.
 
     They have no forces.
     """
-    from ase.units import Hartree
-
     found = re.findall(rf"failed to converge.*?Total \S+ energy =\s*{NUMBER}", read_text(path), 16)
     own = [atoms for atoms in structures if _result(atoms, "forces") is not None] or structures
     lost = len(structures) - len(own)
@@ -127,16 +122,14 @@ def _nwchem(path: Path, structures: list["Atoms"]) -> Output:
     return Output(own, converged, (notice,) * (lost > 0))
 
 
-def _orca(path: Path, structures: list["Atoms"]) -> Output:
+def _orca(path: Path, structures: list[Atoms]) -> Output:
     """ASE gives NaN for an energy that ORCA marks as not converged."""
     energies = [_result(atoms, "energy") for atoms in structures]
     return Output(structures, np.array([e is None or bool(np.isfinite(e)) for e in energies]))
 
 
-def _gaussian(path: Path, structures: list["Atoms"]) -> Output:
+def _gaussian(path: Path, structures: list[Atoms]) -> Output:
     """Gaussian prints forces in the input orientation, and may print only the standard one."""
-    from ase.units import Hartree
-
     text = read_text(path)
     if "Forces (Hartrees/Bohr)" in text and not re.search(r"(Input|Z-Matrix) orientation:", text):
         raise InputError(
@@ -148,19 +141,19 @@ def _gaussian(path: Path, structures: list["Atoms"]) -> Output:
     return Output(structures, _differ(structures, [float(e) * Hartree for e in found]))
 
 
-def _differ(structures: Sequence["Atoms"], bad: list[float]) -> Bool[np.ndarray, "n_frames"]:
+def _differ(structures: Sequence[Atoms], bad: list[float]) -> Bool[np.ndarray, "n_frames"]:
     """Whether the energy of each structure is none of those, in eV, that did not converge."""
     energy = np.array([_result(atoms, "energy") or np.nan for atoms in structures], dtype=float)
     close = np.abs(energy[:, None] - np.array(bad)) < SAME_ENERGY * np.abs(energy[:, None])
     return np.logical_not(close.any(1))
 
 
-def _result(atoms: "Atoms", key: str):
+def _result(atoms: Atoms, key: str):
     return getattr(atoms.calc, "results", {}).get(key)
 
 
 # by ASE's name of the format
-PROGRAMS: dict[str, Callable[[Path, list["Atoms"]], Output]] = {
+PROGRAMS: dict[str, Callable[[Path, list[Atoms]], Output]] = {
     "vasp-out": _outcar,
     "vasp-xml": _vasprun,
     "espresso-out": _espresso,
