@@ -18,34 +18,26 @@ from jaxtyping import Int
 from gradpot.data.declared import Declared
 from gradpot.data.formats.labels import ENERGIES
 from gradpot.errors import InputError
+from gradpot.other_names import by_their_name
 
-# what ASE calls fields that people spell in other ways
-SPELLING = {
-    "lattice": "Lattice",
-    "cell": "Lattice",
-    "pbc": "pbc",
-    "periodic": "pbc",
-    "properties": "Properties",
-}
+# what ASE calls fields that people spell in other ways, in lower case
+SPELLING = by_their_name(
+    {"Lattice": "lattice cell", "pbc": "pbc periodic", "Properties": "properties"}
+)
 # prefix of names that ASE would otherwise treat in its own way
 MASK = "_as_written_"
 # words that may be the unit of an energy in the same line; Au may be gold, and eV is the default
 ENERGY_WORDS = {"Eh", "Ha", "au", "a.u.", "hartree", "Hartree", "Ry", "Rydberg", "meV"}
 ENERGY_WORDS |= {"kcal/mol", "kJ/mol"}
 # names of units, as people write them before "unit"
-QUANTITY = {
-    "energy": "energy",
-    "e": "energy",
-    "length": "length",
-    "distance": "length",
-    "position": "length",
-    "pos": "length",
-    "r": "length",
-    "force": "force",
-    "f": "force",
-    "stress": "stress",
-    "virial": "stress",
-}
+QUANTITY = by_their_name(
+    {
+        "energy": "energy e",
+        "length": "length distance position pos r",
+        "force": "force f",
+        "stress": "stress virial",
+    }
+)
 VALUE = re.compile(r"""([^\s="'{}\[\]]+)\s*=\s*("[^"]*"|'[^']*'|\{[^}]*\}|\[[^\]]*\]|[^\s,]+)""")
 # digits; a longer number of atoms does not fit into 64 bits
 LONGEST_COUNT = 18
