@@ -39,8 +39,7 @@ def read_deepmd(path: Path, wanted: Keys) -> Raw:
         parts = [(folder, arrays) for folder in folders for arrays in sets_of(folder)]
         keys = {key for _, arrays in parts for key in arrays} - STRUCTURE
         wanted.check(path, keys)
-        sizes = [_coord(folder, arrays).size // 3 for folder, arrays in parts]
-        check_size(path, sum(sizes))
+        check_size(path, sum(arrays["coord"].size // 3 for _, arrays in parts))
         energy, forces = wanted.energy or "energy", wanted.forces or "force"
         read = [_read_set(folder, arrays, energy, forces) for folder, arrays in parts]
     joined = [np.concatenate(arrays) for arrays in zip(*read)]
@@ -72,14 +71,17 @@ def sets_of(folder: Path) -> list[dict[str, Num[np.ndarray, "..."]]]:
     """Arrays of each set of a system by their names; npy files are mapped, not yet read.
 
     Raises:
-        InputError: there is neither a set nor a coord.raw.
+        InputError: there is neither a set nor a coord.raw, or a set has no coord.npy.
     """
-    sets = sorted(part for part in folder.glob("set.*") if part.is_dir())
+    folders = sorted(part for part in folder.glob("set.*") if part.is_dir())
+    sets = [
+        {file.stem: np.load(file, mmap_mode="r") for file in sorted(part.glob("*.npy"))}
+        for part in folders
+    ]
+    if any("coord" not in arrays for arrays in sets):
+        raise InputError(f"{folder}: a set has no coord.npy")
     if sets:
-        return [
-            {file.stem: np.load(file, mmap_mode="r") for file in sorted(part.glob("*.npy"))}
-            for part in sets
-        ]
+        return sets
     texts = sorted({*folder.glob("*.raw")} - {folder / "type.raw", folder / "type_map.raw"})
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # of NumPy about a file without numbers
@@ -87,12 +89,6 @@ def sets_of(folder: Path) -> list[dict[str, Num[np.ndarray, "..."]]]:
     if "coord" not in arrays:
         raise InputError(f"{folder} has neither set.* folders nor a coord.raw")
     return [arrays]
-
-
-def _coord(folder: Path, arrays: dict[str, np.ndarray]) -> np.ndarray:
-    if "coord" not in arrays:
-        raise InputError(f"{folder}: a set has no coord.npy")
-    return arrays["coord"]
 
 
 def _read_set(
@@ -103,9 +99,8 @@ def _read_set(
     Raises:
         InputError: arrays do not fit together, or a type has no element.
     """
-    coord = _coord(folder, arrays)
     types = np.array((folder / "type.raw").read_text().split(), dtype=int)
-    n_frames, n_atoms = coord.shape[0], types.shape[0]
+    n_frames, n_atoms = arrays["coord"].shape[0], types.shape[0]
 
     def rows(key: str, *shape: int) -> np.ndarray:
         size = n_frames * int(np.prod(shape))
@@ -128,7 +123,7 @@ def _read_set(
     periodic = "box" in arrays and not (folder / "nopbc").exists()
     return (
         real.sum(1),
-        _elements(folder)[_known(folder, kinds[real])],
+        _elements(folder, kinds[real].astype(int)),
         rows("coord", n_atoms, 3)[real],
         rows("box", 3, 3) if periodic else np.zeros((n_frames, 3, 3)),
         rows(energy),
@@ -137,11 +132,12 @@ def _read_set(
     )
 
 
-def _elements(folder: Path) -> Num[np.ndarray, "n_types"]:
-    """Atomic number of each type.
+def _elements(folder: Path, types: Num[np.ndarray, "n"]) -> Num[np.ndarray, "n"]:
+    """Atomic numbers of types.
 
     Raises:
-        InputError: there is no type_map.raw, or it names something that is no element.
+        InputError: there is no type_map.raw, it names something that is no element, or it has no
+            line for a type.
     """
     file = folder / "type_map.raw"
     if not file.exists():
@@ -153,18 +149,8 @@ def _elements(folder: Path) -> Num[np.ndarray, "n_types"]:
     unknown = [symbol for symbol in symbols if symbol not in atomic_numbers]
     if unknown:
         raise InputError(f"{file} has {unknown[0]!r}, which is no element")
-    return np.array([atomic_numbers[symbol] for symbol in symbols], dtype=int)
-
-
-def _known(folder: Path, kinds: np.ndarray) -> np.ndarray:
-    """The same types as integers.
-
-    Raises:
-        InputError: type_map.raw has no line for one.
-    """
-    n_types = len((folder / "type_map.raw").read_text().split())
-    if kinds.size and kinds.max() >= n_types:
+    if types.size and types.max() >= len(symbols):
         raise InputError(
-            f"{folder} has a type {kinds.max()}; type_map.raw names {n_types} elements"
+            f"{folder} has a type {types.max()}; type_map.raw names {len(symbols)} elements"
         )
-    return kinds.astype(int)
+    return np.array([atomic_numbers[symbol] for symbol in symbols], dtype=int)[types]

@@ -64,6 +64,24 @@ class Group(NamedTuple):
             )
         return stored[()].reshape(self.n_frames, *shape)
 
+    def width(self, key: str) -> int:
+        """How many numbers of a stress each conformer has; six if the group lacks it."""
+        return self.data[key].size // self.n_frames if key in self.data else 6
+
+    def stored(self, path: Path, key: str, *shape: int) -> np.ndarray:
+        """An array in this shape that all conformers share, or with one for each of them.
+
+        Raises:
+            InputError: it has another shape.
+        """
+        array, whole = self.data[key], (self.n_frames, *shape)
+        if array.shape not in (shape, whole):
+            raise InputError(
+                f"{path}: {array.name} has shape {list(array.shape)}; expected {list(shape)} or "
+                f"{list(whole)}"
+            )
+        return array[()]
+
 
 def read_hdf5(path: Path, wanted: Keys) -> Raw:
     """What an HDF5 file of groups of conformers holds; `field` reads any other array of them.
@@ -85,7 +103,8 @@ def read_hdf5(path: Path, wanted: Keys) -> Raw:
         keys = names - {*POSITIONS, *NUMBERS, CELL, PBC}
         wanted.check(path, keys)
         energy, forces = choose_level(path, keys, wanted)
-        stress = {k: _join(g.rows(k, (_width(g, k),)) for g in groups) for k in keys if _tensor(k)}
+        tensors = [key for key in keys if re.search("stress|virial", key, re.IGNORECASE)]
+        stress = {key: _join(g.rows(key, (g.width(key),)) for g in groups) for key in tensors}
         cells = [_cell(path, g, names) for g in groups]
         n_frames = np.array([g.n_frames for g in groups])
         notices = [f"energies from {energy}"] if energy else []
@@ -125,17 +144,14 @@ def find_groups(path: Path, file: Any) -> list[Group]:
     """
     import h5py
 
-    found, members = [], set()
-
-    def note(_: str, group: object) -> None:
-        if not isinstance(group, h5py.Group):
-            return
-        item: Any = group
-        members.update(item)
+    items: list[Any] = [file]
+    file.visititems(lambda _, item: items.append(item) if isinstance(item, h5py.Group) else None)
+    found = []
+    for item in items:
         positions = next((key for key in POSITIONS if key in item), None)
         numbers = next((key for key in NUMBERS if key in item), None)
         if positions is None or numbers is None or len(item[numbers].shape) == 0:
-            return
+            continue
         shape, n_atoms = item[positions].shape, item[numbers].shape[-1]
         if shape[-2:] != (n_atoms, 3) or len(shape) > 3:
             raise InputError(
@@ -143,11 +159,9 @@ def find_groups(path: Path, file: Any) -> list[Group]:
                 f"[conformers, {n_atoms}, 3] to match {numbers}"
             )
         found.append(Group(item, positions, numbers, shape[0] if len(shape) == 3 else 1, n_atoms))
-
-    note("", file)
-    file.visititems(note)
     found = [g for g in found if g.n_frames]
     if not found:
+        members = {key for item in items for key in item}
         raise InputError(
             f"{path} has no group with positions ({', '.join(POSITIONS)}) and atomic numbers "
             f"({', '.join(NUMBERS)}); it has {', '.join(sorted(members)[:20]) or 'nothing'}: "
@@ -167,7 +181,10 @@ def choose_level(path: Path, keys: set[str], wanted: Keys) -> tuple[str | None, 
     ends = {end: {key.removesuffix(end) for key in keys if key.endswith(end)} for end in LEVEL}
     levels = [tuple(level + end for end in LEVEL) for level in sorted(set.union(*ends.values()))]
     pairs = [tuple(k if k in keys else None for k in pair) for pair in (*PAIRS, *levels)]
-    pairs = [pair for pair in pairs if any(pair) and _fits(pair, wanted)]
+    # a level with another name for what the user names is not meant
+    known = {name for names in PAIRS for name in names}
+    special = {key for key in wanted if key and (key in known or key.endswith(LEVEL))}
+    pairs = [pair for pair in pairs if any(pair) and (not special or special & {*pair})]
     # a level with both comes first, then one with forces
     best = max((_rank(pair) for pair in pairs), default=None)
     found = sorted({pair for pair in pairs if _rank(pair) == best}, key=str)
@@ -181,13 +198,6 @@ def choose_level(path: Path, keys: set[str], wanted: Keys) -> tuple[str | None, 
     return wanted.energy or energy, wanted.forces or forces
 
 
-def _fits(pair: tuple, wanted: Keys) -> bool:
-    """Whether a level of theory has no other name for what the user names."""
-    known = {name for names in PAIRS for name in names}
-    special = [key for key in wanted if key and (key in known or key.endswith(LEVEL))]
-    return not special or any(key in pair for key in special)
-
-
 def _rank(pair: tuple) -> tuple[bool, bool]:
     return None not in pair, pair[1] is not None
 
@@ -196,32 +206,19 @@ def _join(arrays: Iterable[np.ndarray]) -> np.ndarray:
     return np.concatenate(list(arrays))
 
 
-def _tensor(key: str) -> bool:
-    return bool(re.search("stress|virial", key, re.IGNORECASE))
-
-
-def _width(group: Group, key: str) -> int:
-    return group.data[key].size // group.n_frames if key in group.data else 6
-
-
 def _numbers(path: Path, group: Group) -> Num[np.ndarray, "total"]:
     """Atomic numbers of all conformers, from numbers or element symbols.
 
     Raises:
         InputError: a symbol is unknown, or there is neither one row nor one row per conformer.
     """
-    stored = group.data[group.numbers]
-    if stored.shape not in ((group.n_atoms,), (group.n_frames, group.n_atoms)):
-        raise InputError(
-            f"{path}: {stored.name} has shape {list(stored.shape)}; expected [{group.n_atoms}] or "
-            f"[{group.n_frames}, {group.n_atoms}]"
-        )
-    values = stored[()]
+    values = group.stored(path, group.numbers, group.n_atoms)
     if values.dtype.kind not in "fiu":
         symbols = [s.decode() if isinstance(s, bytes) else str(s) for s in values.ravel()]
         unknown = [s for s in symbols if s not in atomic_numbers]
         if unknown:
-            raise InputError(f"{path}: {stored.name} has an element {unknown[0]!r}")
+            name = group.data[group.numbers].name
+            raise InputError(f"{path}: {name} has an element {unknown[0]!r}")
         values = np.array([atomic_numbers[s] for s in symbols]).reshape(values.shape)
     return np.broadcast_to(values, (group.n_frames, group.n_atoms)).ravel()
 
@@ -238,17 +235,13 @@ def _cell(path: Path, group: Group, names: set[str]) -> tuple[np.ndarray, np.nda
             f"{path} has {other[0]!r}, which is not read as a cell; name it 'cell', with lattice "
             "vectors in rows"
         )
-    cell = np.zeros((group.n_frames, 3, 3))
-    for key, array in ((CELL, cell), (PBC, pbc := np.zeros((group.n_frames, 3)))):
-        if key in group.data:
-            stored = group.data[key]
-            if stored.shape not in (array.shape, array.shape[1:]):
-                raise InputError(
-                    f"{path}: {stored.name} has shape {list(stored.shape)}; expected "
-                    f"{list(array.shape)}"
-                )
-            array[:] = stored[()]
-    return cell, (pbc.astype(bool) if PBC in group.data else np.abs(cell).sum(-1) > 0)
+    cell, pbc = np.zeros((group.n_frames, 3, 3)), np.zeros((group.n_frames, 3))
+    if CELL in group.data:
+        cell[:] = group.stored(path, CELL, 3, 3)
+    if PBC not in group.data:
+        return cell, np.abs(cell).sum(-1) > 0
+    pbc[:] = group.stored(path, PBC, 3)
+    return cell, pbc.astype(bool)
 
 
 def _unit(path: Path, arrays: Iterable[tuple[Group, str | None]]) -> str | None:

@@ -119,12 +119,14 @@ def read_npz(path: Path, wanted: Keys) -> Raw:
     numbers = arrays.numbers(form.numbers, (n_max,), (n_frames, n_max))
     padded = np.broadcast_to(numbers, (n_frames, n_max))
     mask = padded != 0
-    stated = None
-    if form.count in keys:
-        stated = arrays.numbers(form.count, (n_frames,), (n_frames, 1)).reshape(n_frames)
-    energy = None
-    if form.energy in keys:
-        energy = arrays.numbers(form.energy, (n_frames,), (n_frames, 1)).reshape(n_frames)
+
+    def column(key: str | None) -> np.ndarray | None:
+        """One number for each frame; None if there is no such array."""
+        if key not in keys:
+            return None
+        return arrays.numbers(key, (n_frames,), (n_frames, 1)).reshape(n_frames)
+
+    stated, energy = column(form.count), column(form.energy)
     forces = arrays.numbers(form.forces, positions.shape) if form.forces in keys else None
     places = positions if forces is None else np.concatenate([positions, forces], axis=2)
     _check_padding(arrays, np.asarray(np.nan_to_num(places).any(2)), padded, stated)

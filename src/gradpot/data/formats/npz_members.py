@@ -7,7 +7,6 @@ with the memory of the machine, before anything is allocated. Nothing is unpickl
 import zipfile
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -46,7 +45,10 @@ def read(path: Path, name: str) -> np.ndarray:
     with damaged(f"{array} is damaged"), zipfile.ZipFile(path) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         with archive.open(members[name]) as file:
-            dtype, shape = _header(file)
+            version = np.lib.format.read_magic(file)
+            if version not in HEADERS:  # version 3 is for structured types only
+                raise ValueError(f"version {version} of the npy format")
+            shape, _, dtype = HEADERS[version](file)
             if dtype.hasobject:
                 raise InputError(
                     f"{array} holds Python objects, which are not read because they can run code; "
@@ -66,12 +68,3 @@ def read(path: Path, name: str) -> np.ndarray:
                 )
             file.seek(0)
             return np.lib.format.read_array(file, allow_pickle=False)
-
-
-def _header(file: Any) -> tuple[np.dtype, tuple[int, ...]]:
-    """Type and shape of an array; the file stands behind its header."""
-    version = np.lib.format.read_magic(file)
-    if version not in HEADERS:  # version 3 is for structured types only
-        raise ValueError(f"version {version} of the npy format")
-    shape, _, dtype = HEADERS[version](file)
-    return dtype, shape
