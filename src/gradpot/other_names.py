@@ -1,12 +1,22 @@
 """What other packages and papers call things, for the hints of error messages.
 
 Each table has our name, and theirs in lower case. They are not aliases: nothing is accepted under
-two names.
+two names, but models and activations are in any case.
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 
 def by_their_name(table: dict[str, str]) -> dict[str, str]:
     return {theirs: ours for ours, names in table.items() for theirs in names.split()}
+
+
+def in_lower_case(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Name and arguments of a model: PaiNN is painn, SiLU is silu; `FILE.py:CLASS` stays."""
+    keys = ("name", "activation", "output_activation")
+    names = {key: model[key] for key in keys if isinstance(model.get(key), str)}
+    return {**model, **{key: n if ".py:" in n else n.lower() for key, n in names.items()}}
 
 
 UNITS = by_their_name(

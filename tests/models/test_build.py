@@ -49,3 +49,10 @@ def test_the_error_of_an_unknown_model_lists_all_names():
         InputError, match=r"unknown model 'pyg/gin' .*; known: schnet, painn.*pyg/schnet"
     ):
         specification("pyg/gin")
+
+
+def test_names_may_be_in_upper_case():
+    """As on the command line, and what is saved has the names of the tables."""
+    model = build("PaiNN", activation="SiLU", width=4, n_layers=1, cutoff=4.0)
+    assert model.spec == build("painn", activation="silu", width=4, n_layers=1, cutoff=4.0).spec
+    assert (model.spec["name"], model.spec["activation"]) == ("painn", "silu")

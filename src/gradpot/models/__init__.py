@@ -63,7 +63,7 @@ def build(name: str, **arguments: object) -> Model:
     """Make a model that remembers how it was made, in `.spec`, so that it can be saved.
 
     Args:
-        name: one of `MODELS` or of `EXTERNAL`, or what `own.add_own` returned.
+        name: one of `MODELS` or of `EXTERNAL`, in any case, or what `own.add_own` returned.
         arguments: of its class; the others have the defaults of the class.
 
     Raises:
@@ -71,8 +71,8 @@ def build(name: str, **arguments: object) -> Model:
             model comes from is not installed.
     """
     spec = specification(name, **arguments)
-    model = model_class(name)(**spec)
-    model.spec = {"name": name, **spec}
+    model = model_class(spec["name"])(**{k: v for k, v in spec.items() if k != "name"})
+    model.spec = spec
     return model
 
 
@@ -98,7 +98,9 @@ def model_class(name: str) -> type[Model]:
 
 
 def specification(name: str, **arguments: object) -> dict[str, Any]:
-    """All arguments of a model, checked, without making the model."""
+    """Name and all arguments of a model, checked, without making the model."""
+    spec = other_names.in_lower_case({"name": name, **arguments})
+    name, arguments = spec.pop("name"), spec
     parameters = inspect.signature(model_class(name), eval_str=True).parameters
     for key, value in arguments.items():
         if key not in parameters:
@@ -108,7 +110,7 @@ def specification(name: str, **arguments: object) -> dict[str, Any]:
         if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
             raise InputError(f"{key} is {value!r} but must be {KINDS.get(kind, kind)}")
         _check_value(key, value)
-    return {key: arguments.get(key, p.default) for key, p in parameters.items()}
+    return {"name": name, **{key: arguments.get(key, p.default) for key, p in parameters.items()}}
 
 
 def saved_specification(spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -137,12 +137,7 @@ class Model(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _in_lower_case(cls, values: Any) -> Any:
-        """PaiNN is painn, and SiLU is silu; a network of the user's own keeps its name."""
-        if not isinstance(values, dict):
-            return values
-        keys = ("name", "activation", "output_activation")
-        names = {key: values[key] for key in keys if isinstance(values.get(key), str)}
-        return values | {key: n if ".py:" in n else n.lower() for key, n in names.items()}
+        return other_names.in_lower_case(values) if isinstance(values, dict) else values
 
 
 class Rescale(Section):
