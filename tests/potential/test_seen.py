@@ -148,6 +148,15 @@ def test_an_unseen_pair_does_not_hide_atoms_far_too_near(tmp_path):
         one.calculate(atoms)
 
 
+@pytest.mark.filterwarnings("ignore::gradpot.UnseenWarning")
+def test_an_unseen_pair_is_refused_when_nearer_than_any(tmp_path):
+    one = calculator(seen_of(tmp_path, [molecule("H2"), *rattled("CO", 1)]))
+    limit = REFUSED * one.potential.seen.nearest["1-1"]
+    one.calculate(Atoms("HC", [[0, 0, 0], [0, 0, 1.001 * limit]]))
+    with pytest.raises(InputError, match=r"atoms 0 and 1: H and C are 0\.51 Å apart"):
+        one.calculate(Atoms("HC", [[0, 0, 0], [0, 0, 0.99 * limit]]))
+
+
 def test_elements_never_seen_together_are_said(tmp_path):
     seen = seen_of(tmp_path, [molecule("H2"), *rattled("CO", 1)])
     text = "H and C are 3.90 Å apart, and no training frame has them within 4 Å"

@@ -59,8 +59,8 @@ class Calculator(AseCalculator):
     Raises:
         InputError: contradictory options, and see `export`; at a call, elements unknown to the
             potential, lengths that are not finite or beyond a tenth of a millimeter, atoms at the
-            same place, periodic cells without volume, and structures for which energy or forces
-            are not finite.
+            same place or far nearer than in any training frame, periodic cells without volume, and
+            structures for which energy or forces are not finite.
 
     Warns:
         UnseenWarning: once, of a composition, charge or kind of cell that no training frame has;

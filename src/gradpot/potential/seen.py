@@ -153,8 +153,10 @@ class Novelty:
         self.seen, self.cutoff = seen, cutoff
         self._check_systems = self._check_pairs = seen is not None
         self._nearest = None if seen is None else nearest_squared(seen)
+        # of any two elements, for pairs of elements that were never seen; 0 if no pair was
+        self._shortest = min(seen.nearest.values(), default=0.0) ** 2 if seen else 0.0
         self._pair_index: np.ndarray | None = None
-        self._of_pairs = np.zeros(0)
+        self._of_pairs = self._refused = np.zeros(0)
 
     def check_system(self, atoms: "Atoms") -> None:
         """Warn, with `UnseenWarning`, of a composition, charge or kind of cell."""
@@ -177,24 +179,26 @@ class Novelty:
             pair_index: the same array as before while the pairs and atoms are the same.
 
         Raises:
-            InputError: they are nearer than `REFUSED` times the shortest distance there.
+            InputError: they are nearer than `REFUSED` times the shortest distance there; for two
+                elements never seen together, times the shortest of any two.
         """
         if self._nearest is None:
             return
         if pair_index is not self._pair_index:
             self._pair_index = pair_index
             self._of_pairs = self._nearest[numbers[pair_index[0]], numbers[pair_index[1]]]
+            known = np.where(np.isfinite(self._of_pairs), self._of_pairs, self._shortest)
+            self._refused = REFUSED**2 * known
         squares = np.einsum("ij,ij->i", pair_vec, pair_vec)
         near = np.nonzero(squares < NEARER**2 * self._of_pairs)[0]
         if not near.size:
             return
-        ratios = squares[near] / self._of_pairs[near]  # 0 for elements never seen together
-        known = np.where(np.isfinite(self._of_pairs[near]), ratios, 1.0)
-        refused = known.min() < REFUSED**2
-        worst = near[known.argmin() if refused else ratios.argmin()]
+        refused = near[squares[near] < self._refused[near]]
+        some = refused if refused.size else near
+        worst = some[(squares[some] / self._of_pairs[some]).argmin()]  # 0 for pairs never seen
         atoms = pair_index[:, worst].tolist()
         text = self._words(atoms, numbers, squares[worst].item(), self._of_pairs[worst].item())
-        if refused:
+        if refused.size:
             raise InputError(
                 f"{text}; the potential means nothing there: move them apart, or train on frames "
                 "with such distances"
