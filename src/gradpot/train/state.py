@@ -154,8 +154,11 @@ class State:
                 f"{content['format']}, not {FORMAT}; start a new run"
             )
         counters = validated(Header, content, path).counters
-        if counters.step:
-            self._fill_optimizers()
+        for optimizer in self.optimizers if counters.step else ():
+            # lets it make its moments, by a step that changes no weight
+            for group in optimizer.param_groups:
+                group["lr"] = 0.0
+            optimizer.step()
         expected = self._tensors()
         for name in sorted(tensors.keys() ^ expected.keys()):
             what = "lacks" if name in expected else "has an unknown"
@@ -182,10 +185,3 @@ class State:
             for i, moments in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{n}.{i}.{k}": v for k, v in moments.items()}
         return tensors
-
-    def _fill_optimizers(self) -> None:
-        """Let the optimizers make their moments, by a step that changes no weight."""
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = 0.0
-            optimizer.step()
