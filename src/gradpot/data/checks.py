@@ -92,6 +92,13 @@ def inspect(frames: Frames, random_split: bool = True) -> dict[str, Any]:
     return {**summary, "warnings": said + warnings(summary, random_split)}
 
 
+def suspicions(frames: Frames, random_split: bool) -> list[str]:
+    """Lines that warn of the first `INSPECTED` frames, besides what their notices say."""
+    some = frames.take(np.arange(min(frames.n_atoms.shape[0], INSPECTED)))
+    found = inspect(some._replace(notices=()), random_split)["warnings"]
+    return [WARNING + text for text in found]
+
+
 def spread_without_atoms(frames: Frames) -> float | None:
     """Standard deviation in eV of the energies minus energies of atoms that fit them best.
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from gradpot.data.checks import INSPECTED, WARNING, inspect
+from gradpot.data.checks import suspicions
 from gradpot.data.frames import Frames
 from gradpot.data.source import read
 from gradpot.data.split import usable
@@ -107,7 +107,6 @@ def evaluate_file(
         check_out(out)
     potential = load(model, device=find_device(device))
     frames = read(file, **reading)
-    said = [notice.removeprefix(WARNING) for notice in frames.notices]
     for notice in frames.notices:
         say(notice)
     if n_train := _n_trained_on(frames, Path(model)):
@@ -119,12 +118,11 @@ def evaluate_file(
             "other names, add --energy-key NAME --forces-key NAME; --out FILE.extxyz writes the "
             f"predictions ({'; '.join(left_out)})"
         )
-    some = frames.take(np.flatnonzero(can)[:INSPECTED])
-    wrong = inspect(some, random_split=False)["warnings"] if can.any() else []
-    for notice in (*left_out, *(f"warning: {text}" for text in wrong if text not in said)):
+    compared = frames.take(np.flatnonzero(can))
+    for notice in (*left_out, *(suspicions(compared, random_split=False) if can.any() else ())):
         say(notice)
     if not out:
-        frames, can = frames.take(np.flatnonzero(can)), can[can]
+        frames, can = compared, can[can]
     potential.check_elements(np.unique(frames.numbers))
     data = dataset(
         frames, potential.cutoff, dtype=potential.dtype, triplets=potential.uses_triplets

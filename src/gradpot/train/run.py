@@ -3,12 +3,11 @@
 from pathlib import Path
 from warnings import catch_warnings
 
-import numpy as np
 import torch
 
 from gradpot import __version__
 from gradpot.compile.package import DTYPES
-from gradpot.data.checks import INSPECTED, inspect
+from gradpot.data.checks import suspicions
 from gradpot.data.files import require
 from gradpot.data.frames import Frames
 from gradpot.data.references import Rescaling
@@ -124,9 +123,8 @@ def _train(settings: Config, out: Path, started: bool, log: Log, watch: Watch) -
         check_names(settings)
         frames, counts = read_sets(settings.data)
     missing = require(frames, loss.energy > 0, loss.forces > 0, loss.stress > 0)
-    some = frames.take(np.arange(min(frames.n_atoms.shape[0], INSPECTED)))
-    warnings = inspect(some, settings.data.split == "random")["warnings"]
-    for notice in (*frames.notices, *missing, *(f"warning: {text}" for text in warnings)):
+    suspicious = suspicions(frames, settings.data.split == "random")
+    for notice in (*frames.notices, *missing, *suspicious):
         say(notice)
     quiet = (lambda _: None) if started else say
     task, state = prepare(settings, frames, out, quiet, saved, counts)

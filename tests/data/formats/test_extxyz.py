@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ase import units
 
-from gradpot.data.checks import inspect
+from gradpot.data.checks import inspect, suspicions
 from gradpot.data.files import StressLabel, read, read_structures
 from gradpot.errors import InputError
 
@@ -161,9 +161,13 @@ def test_frames_that_differ_in_charge_are_no_copies(xyz):
 
 
 def test_several_sources_of_labels_are_a_warning(xyz):
-    summary = inspect(read(xyz("energy=-1", "energy=-1", "dft_energy=-5")))
+    frames = read(xyz("energy=-1", "energy=-1", "dft_energy=-5"))
+    summary = inspect(frames)
     assert any("energies from energy (2 frames (0, 1))" in text for text in summary["warnings"])
     assert not any(text.startswith("warning") for text in summary["notices"])
+    # a run says the notices itself, and then what else is suspicious
+    [copies] = suspicions(frames, random_split=True)
+    assert copies.startswith("warning: 2 frames are copies")
 
 
 @pytest.mark.parametrize("name", ["mass", "masses", "Mass"])
