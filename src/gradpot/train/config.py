@@ -77,6 +77,10 @@ def _files(value: object) -> object:
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
+# keys of `data` that name files, and those that say how frames are split; the others say how files
+# are read
+NAMED = ("file", "valid_file", "test_file")
+SPLIT = ("split", "n_train", "n_valid", "n_test")
 Names = Annotated[list[str], Field(min_length=1)]
 Files = Annotated[str | Names, BeforeValidator(_files)]
 
@@ -113,6 +117,11 @@ class Data(Section):
     def every_file(self) -> list[str]:
         """The names of all files, of all sets."""
         return [*files(self.file), *files(self.valid_file), *files(self.test_file)]
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How files are read: keyword arguments of `data.source.read`."""
+        return self.model_dump(exclude={*NAMED, *SPLIT})
 
     @model_validator(mode="after")
     def _sets_have_one_source(self) -> "Data":

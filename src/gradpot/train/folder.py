@@ -1,4 +1,4 @@
-"""The run folder: what it holds, read and checked; where its data are; its log."""
+"""The run folder: what it holds, read and checked; its log."""
 
 import json
 import os
@@ -13,7 +13,6 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gradpot import __version__
-from gradpot.data.frames import Frames
 from gradpot.data.references import Rescaling
 from gradpot.data.split import Split
 from gradpot.errors import InputError
@@ -24,10 +23,6 @@ from gradpot.train.config import Data
 # what a run writes, in this order
 FILES = ("split.json", "rescaling.json", "config.json", "metrics.jsonl", "model.safetensors")
 FILES += ("state.safetensors", "results.json", "learning_curve.png", "parity.png")
-# keys of `data` that name files, and those that say how frames are split; the others say how files
-# are read
-NAMED = ("file", "valid_file", "test_file")
-SPLIT = ("split", "n_train", "n_valid", "n_test")
 
 Count = Annotated[int, Field(strict=True, ge=0)]
 Say = Callable[[str], None]
@@ -158,43 +153,6 @@ def read_rescaling(out: Path) -> Rescaling:
     return Rescaling(found.mode, energies(found.references), found.scale, found.length)
 
 
-def find_data(
-    data: Data, before: Data, parts: Parts, out: Path, read: Callable[[Data], Frames]
-) -> tuple[Data, Frames]:
-    """The data of a run that goes on, wherever they and the folder are now.
-
-    Args:
-        data: as given now.
-        before: as in the folder's configuration.
-        read: reads frames.
-
-    Returns:
-        How to read them, and the frames: the first that have the fingerprint in `parts`.
-
-    Raises:
-        InputError: there are none.
-    """
-    failed: list[Exception] = []
-    others: list[str] = []
-    for one in _candidates(data, before, parts, out):
-        try:
-            frames = read(one)
-        except (InputError, OSError) as error:
-            failed.append(error)
-            continue
-        if frames.has_fingerprint(parts.data):
-            return one, frames
-        others.append(" ".join(one.every_file))
-    if others:
-        raise InputError(f"the frames of {others[0]} are not those that {out} was started with")
-    if any(getattr(data, key) != getattr(before, key) for key in NAMED):
-        raise failed[0]
-    raise InputError(
-        f"{out / 'config.json'} names the data {' '.join(before.every_file)}, which cannot be read "
-        f"({failed[0]}): give them with --data"
-    ) from failed[0]
-
-
 class Log:
     """Says notices, and keeps them in `log.txt` with the time; writes nothing before `begin`."""
 
@@ -216,38 +174,6 @@ class Log:
         with open(self.path, "a") as file:
             file.writelines(f"{now}  {' '.join(line.split())}\n" for line in self._waiting)
         self._waiting = []
-
-
-def _candidates(data: Data, before: Data, parts: Parts, out: Path) -> list[Data]:
-    """Ways to read the data of a run, the most likely first."""
-    if any(getattr(data, key) != getattr(before, key) for key in NAMED):
-        # the same file by another name, to be read as before; or another file, which is not
-        same = (k for k in Data.model_fields if k not in NAMED + SPLIT)
-        same = (k for k in same if getattr(data, k) == getattr(before, k))
-        fresh = {key: Data.model_fields[key].default for key in same}
-        return [data, data.model_copy(update=fresh)]
-    known = parts.places
-    ways: list[Callable[[str], str | Path]] = [
-        lambda name: known[name].absolute if name in known else name,
-        lambda name: out / known[name].from_run if name in known else name,
-        lambda name: name,
-        lambda name: out.parent / Path(name).name,
-        lambda name: out / Path(name).name,
-    ]
-    found: list[Data] = []
-    for way in ways:
-        moved = {key: _renamed(getattr(data, key), way) for key in NAMED}
-        one = data.model_copy(update=moved)
-        there = all(Path(new).exists() for new in one.every_file) or way is ways[2]
-        if there and one not in found:
-            found.append(one)
-    return found
-
-
-def _renamed(value: Any, way: Callable[[str], str | Path]) -> Any:
-    if isinstance(value, str):
-        return str(way(value))
-    return value and [str(way(name)) for name in value]
 
 
 def _read(path: Path, kind: type[Kind]) -> Kind:

@@ -23,14 +23,12 @@ from gradpot.potential.potential import NOT_CONSERVATIVE, NOT_SMOOTH
 from gradpot.potential.seen import seen_in
 from gradpot.process import keep_memory, signals, usage, write_json
 from gradpot.train.board import with_board
-from gradpot.train.config import Config, Data, read_json
+from gradpot.train.config import SPLIT, Config, Data, read_json
 from gradpot.train.folder import (
-    SPLIT,
     Log,
     Parts,
     as_split,
     check_folder,
-    find_data,
     keep_metrics,
     metrics,
     read_parts,
@@ -44,7 +42,7 @@ from gradpot.train.sets import (
     check_labels,
     check_names,
     divide,
-    read_data,
+    find_data,
     read_sets,
     rescale,
 )
@@ -112,11 +110,11 @@ def _train(settings: Config, out: Path, started: bool, log: Log, watch: Watch) -
     loss, saved, counts = settings.loss, None, None
     if started:
         before, saved = read_json(out / "config.json"), (read_parts(out), read_rescaling(out))
-        found, frames = find_data(settings.data, before.data, saved[0], out, read_data)
-        settings = settings.model_copy(update={"data": found})
-        if settings.train.compile == "auto":
-            as_before = settings.train.model_copy(update={"compile": before.train.compile})
-            settings = settings.model_copy(update={"train": as_before})
+        found, frames = find_data(settings.data, before.data, saved[0], out)
+        as_before = settings.train
+        if as_before.compile == "auto":
+            as_before = as_before.model_copy(update={"compile": before.train.compile})
+        settings = settings.model_copy(update={"data": found, "train": as_before})
     else:
         # reading the data can take minutes
         find_device(settings.train.device)
@@ -126,8 +124,7 @@ def _train(settings: Config, out: Path, started: bool, log: Log, watch: Watch) -
     suspicious = suspicions(frames, settings.data.split == "random")
     for notice in (*frames.notices, *missing, *suspicious):
         say(notice)
-    quiet = (lambda _: None) if started else say
-    task, state = prepare(settings, frames, out, quiet, saved, counts)
+    task, state = prepare(settings, frames, out, say, saved, counts)
     for notice in _notices(settings, task, state):
         say(notice)
     if started:
@@ -222,7 +219,8 @@ def prepare(
         )
     first = training[: settings.train.batch_size]
     model = model.to(plan.device)
-    if notice := scale_down(model, batch(data, first, plan.device)):
+    notice = scale_down(model, batch(data, first, plan.device))
+    if notice and not saved:
         say(notice)
     state = State(model, settings.train.optimizer, settings.train.weight_decay)
     return Task(plan, data, parts, scale, out, seen_in(frames, data, parts.train)), state

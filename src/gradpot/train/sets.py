@@ -1,6 +1,8 @@
-"""The frames of a run: its files, its training, validation and test sets, and its references."""
+"""The frames of a run: read, or found again; training, validation and test set; references."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,14 +13,10 @@ from gradpot.data.frames import Frames, join
 from gradpot.data.references import Rescaling, given, isolated, least_squares, rescaling
 from gradpot.data.source import read
 from gradpot.data.split import Split, check_how, split, usable
-from gradpot.data.stress import stress_label
 from gradpot.errors import InputError
-from gradpot.train.config import Config, Data, files
+from gradpot.train.config import NAMED, Config, Data, files
+from gradpot.train.folder import Parts
 
-SUMS_ONLY = (
-    "there are fewer compositions than elements, so only sums of these atom energies are "
-    "determined: do not compare total energies between molecules"
-)
 # words that `rescale.references` can be
 REFERENCES = ("auto", "none", "isolated", "least-squares")
 
@@ -31,33 +29,52 @@ class Counts(NamedTuple):
     test_file: int = 0
 
 
-def read_data(data: Data) -> Frames:
-    """All frames of a configuration in eV and Å."""
-    return read_sets(data)[0]
-
-
 def read_sets(data: Data) -> tuple[Frames, Counts]:
     """All frames of a configuration, first those of `data.file`, and how many are of which file."""
-    stress = stress_label(data.stress_key, data.stress_unit, data.stress_order, data.stress_sign)
     parts, counts = [], {}
     for role in Counts._fields:
         counts[role] = 0
         for name in files(getattr(data, role)):
-            frames = read(
-                name,
-                data.energy_unit,
-                data.length_unit,
-                data.force_unit,
-                stress,
-                energy_key=data.energy_key,
-                forces_key=data.forces_key,
-                unconverged=data.unconverged,
-            )
+            frames = read(name, **data.reading)
             if len(data.every_file) > 1:
                 frames = frames._replace(notices=tuple(_of(name, text) for text in frames.notices))
             counts[role] += frames.n_atoms.shape[0]
             parts.append(frames)
     return join(parts), Counts(**counts)
+
+
+def find_data(data: Data, before: Data, parts: Parts, out: Path) -> tuple[Data, Frames]:
+    """The data of a run that goes on, wherever they and the folder are now.
+
+    Args:
+        data: as given now.
+        before: as in the folder's configuration.
+
+    Returns:
+        How to read them, and the frames: the first that have the fingerprint in `parts`.
+
+    Raises:
+        InputError: there are none.
+    """
+    failed: list[Exception] = []
+    others: list[str] = []
+    for one in _candidates(data, before, parts, out):
+        try:
+            frames, _ = read_sets(one)
+        except (InputError, OSError) as error:
+            failed.append(error)
+            continue
+        if frames.has_fingerprint(parts.data):
+            return one, frames
+        others.append(" ".join(one.every_file))
+    if others:
+        raise InputError(f"the frames of {others[0]} are not those that {out} was started with")
+    if any(getattr(data, key) != getattr(before, key) for key in NAMED):
+        raise failed[0]
+    raise InputError(
+        f"{out / 'config.json'} names the data {' '.join(before.every_file)}, which cannot be read "
+        f"({failed[0]}): give them with --data"
+    ) from failed[0]
 
 
 def check_names(settings: Config) -> None:
@@ -155,21 +172,51 @@ def rescale(settings: Config, frames: Frames, parts: Split) -> tuple[Rescaling, 
         references = named[source]()
     else:
         alone = {"file": source, "valid_file": None, "test_file": None}
-        references = isolated(read_data(settings.data.model_copy(update=alone)), elements)
+        references = isolated(read_sets(settings.data.model_copy(update=alone))[0], elements)
     found = rescaling(training, mode, references, settings.rescale.constant)
-    notices = [f"references from {source}{_whence(source, marked)}", str(found)]
+    whence = ""
+    if marked.n_atoms.size:
+        whence = ", not from the frames that are marked as isolated atoms"
+        if source == "isolated":
+            whence = ": the frames that are marked as isolated atoms"
+    notices = [f"references from {source}{whence}", str(found)]
     if source == "least-squares" and training.n_compositions < len(references):
-        notices.append(SUMS_ONLY)
+        notices.append(
+            "there are fewer compositions than elements, so only sums of these atom energies are "
+            "determined: do not compare total energies between molecules"
+        )
     return found, notices
 
 
-def _whence(source: object, marked: Frames) -> str:
-    """What to add about isolated atoms, if the file marks some."""
-    if not marked.n_atoms.size:
-        return ""
-    if source == "isolated":
-        return ": the frames that are marked as isolated atoms"
-    return ", not from the frames that are marked as isolated atoms"
+def _candidates(data: Data, before: Data, parts: Parts, out: Path) -> list[Data]:
+    """Ways to read the data of a run, the most likely first."""
+    if any(getattr(data, key) != getattr(before, key) for key in NAMED):
+        # the same file by another name, to be read as before; or another file, which is not
+        same = [key for key, value in data.reading.items() if value == getattr(before, key)]
+        fresh = {key: Data.model_fields[key].default for key in same}
+        return [data, data.model_copy(update=fresh)]
+    known = parts.places
+    ways: list[Callable[[str], str | Path]] = [
+        lambda name: known[name].absolute if name in known else name,
+        lambda name: out / known[name].from_run if name in known else name,
+        lambda name: name,
+        lambda name: out.parent / Path(name).name,
+        lambda name: out / Path(name).name,
+    ]
+    found: list[Data] = []
+    for way in ways:
+        moved = {key: _renamed(getattr(data, key), way) for key in NAMED}
+        one = data.model_copy(update=moved)
+        there = all(Path(new).exists() for new in one.every_file) or way is ways[2]
+        if there and one not in found:
+            found.append(one)
+    return found
+
+
+def _renamed(value: Any, way: Callable[[str], str | Path]) -> Any:
+    if isinstance(value, str):
+        return str(way(value))
+    return value and [str(way(name)) for name in value]
 
 
 def _of(name: str, notice: str) -> str:
