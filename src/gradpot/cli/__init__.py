@@ -116,7 +116,9 @@ def _stop(error: Exception) -> None:
     """Print what is wrong in one line, with a traceback if asked for or if it is a bug; exit."""
     code, message = INPUT, str(error)
     if isinstance(error, OSError):
-        message = _sentence(error)
+        if error.strerror is not None:  # the system's message without its number
+            what = error.strerror[0].lower() + error.strerror[1:]
+            message = f"{what}: {error.filename}" if error.filename is not None else what
         if error.errno and error.filename is None:  # a full disk behind standard output
             silence(sys.stdout)
     elif isinstance(error, RunError):
@@ -155,14 +157,6 @@ def _leave(*_signal: object) -> None:
         os.write(2, b"\x1b[?25h\n")  # show the cursor, which a progress bar hides
     os.write(2, INTERRUPTED)
     os._exit(SIGNALED + signal.SIGINT)
-
-
-def _sentence(error: OSError) -> str:
-    """The system's message without its number, such as "permission denied: runs/a"."""
-    if error.strerror is None:
-        return str(error)
-    what = error.strerror[0].lower() + error.strerror[1:]
-    return f"{what}: {error.filename}" if error.filename is not None else what
 
 
 def _one_line(text: str) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from gradpot.cli import Json, data_app, print_json, say
+from gradpot.data.catalog import catalog
 
 # width in characters of a table written to a file, wide enough for one line per row
 WIDTH_OF_A_FILE = 132
@@ -17,8 +18,6 @@ DROPPED = ("license", "checksum", "theory", "atoms", "energy", "here")
 @data_app.command("list")
 def list_sets(as_json: Json = False) -> None:
     """List the public data sets, and which are downloaded."""
-    from gradpot.data.catalog import catalog
-
     entries = list(catalog.entries().values())
     if as_json:
         print_json([_describe(entry) for entry in entries], indent=1)
@@ -27,23 +26,20 @@ def list_sets(as_json: Json = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    rows = [
-        {
+    rows = []
+    for entry in entries:
+        unknown = "at first fetch" if entry.urls else "included"
+        row = {
             "name": entry.name,
             "frames": f"{entry.frames:,}" if entry.frames else "?",
             "atoms": str(entry.atoms or "?"),
             "energy": entry.energy_unit,
             "theory": entry.theory,
             "license": entry.license.partition(",")[0],
-            "checksum": "known"
-            if entry.checksum
-            else "at first fetch"
-            if entry.urls
-            else "included",
+            "checksum": "known" if entry.checksum else unknown,
             "here": "yes" if catalog.path_of(entry).exists() else "",
         }
-        for entry in entries
-    ]
+        rows.append(row)
     console = Console(width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE)
     for n_dropped in range(len(DROPPED) + 1):
         table = Table(box=None, header_style="bold")
@@ -81,8 +77,6 @@ def fetch_set(
 
     Example: gradpot data fetch rmd17:ethanol
     """
-    from gradpot.data.catalog import catalog
-
     path = catalog.fetch(name, to, progress=not as_json)
     entry = catalog.find(name)
     if as_json:
@@ -96,10 +90,8 @@ def fetch_set(
     print(path)
 
 
-def _describe(entry) -> dict:
+def _describe(entry: catalog.Entry) -> dict:
     """What --json prints for a catalog entry; "path" is null until the set is downloaded."""
-    from gradpot.data.catalog import catalog
-
     fields = entry._asdict()
     fields["archive"] = entry.archive and entry.archive._asdict()
     path = catalog.path_of(entry)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gradpot.cli import POTENTIALS, Json, Own, app, print_json, say
-from gradpot.cli.reading import check_model
+from gradpot.cli.reading import ModelFile, Precision, check_model
 from gradpot.errors import InputError
 from gradpot.locks import locked
 from gradpot.process import write_bytes
@@ -17,11 +17,9 @@ from gradpot.process import write_bytes
 
 @app.command("compile", rich_help_panel=POTENTIALS)
 def compile_command(
-    model: Annotated[Path, typer.Argument(help="Model file of a run: model.safetensors")],
+    model: ModelFile,
     out: Annotated[Path | None, typer.Option("--out", help="Default: MODEL with .pt2")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32 or float64; default: as trained")
-    ] = None,
+    dtype: Precision = None,
     own: Own = None,
     as_json: Json = False,
 ) -> None:

@@ -1,19 +1,15 @@
 """`gradpot data info`: what a data file holds, and what looks wrong."""
 
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from gradpot.cli import Json, data_app, print_json
-from gradpot.cli.reading import Reading, options
+from gradpot.cli.reading import DataFile, Reading, options
 
 
 @data_app.command("info")
 @options(Reading)
 def info(
-    file: Annotated[
-        str, typer.Argument(help="Labeled structures: a file, or a name from `gradpot data list`")
-    ],
+    file: DataFile,
     *,
     reading: Reading,
     as_json: Json = False,
@@ -53,6 +49,9 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     forces, net = summary["forces_eV_A"], summary["net_force_eV_A"]
     distance, stress = summary["shortest_distance_A"], summary["stress"]
     spread, isolated = summary["energy_without_atoms_std_eV"], summary["isolated_atoms"]
+    rms = "rms of components"
+    of_forces = forces and f"{rms} {forces['rms']:.4g}, largest vector {forces['max']:.4g}"
+    of_stress = stress and f"{rms} {stress['rms_meV_A3']:.4g} ({stress['rms_GPa']:.3g} GPa)"
     rows = [
         ("frames", f"{summary['frames']}, compositions: {summary['compositions']}"),
         ("atoms per frame", _range(summary["n_atoms"], "d")),
@@ -62,18 +61,8 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("energy / eV", _range(summary["energy_eV"], ".4f")),
         ("  less fitted atoms", "" if spread is None else f"std {spread:.4g}"),
         ("energy per atom / eV", _range(summary["energy_per_atom_eV"], ".4f")),
-        (
-            "forces / eV/Å",
-            f"rms of components {forces['rms']:.4g}, largest vector {forces['max']:.4g}"
-            if forces
-            else "none",
-        ),
-        (
-            "stress / meV/Å³",
-            f"rms of components {stress['rms_meV_A3']:.4g} ({stress['rms_GPa']:.3g} GPa)"
-            if stress
-            else "",
-        ),
+        ("forces / eV/Å", of_forces or "none"),
+        ("stress / meV/Å³", of_stress or ""),
         ("net force / eV/Å", f"up to {net['max']:.2g} (frame {net['frame']})" if net else "none"),
         ("shortest distance / Å", "none" if distance is None else f"{distance:.3f}"),
         ("cell volume / Å³", _range(summary["cell_volume_A3"], ".1f")),

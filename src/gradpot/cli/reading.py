@@ -1,4 +1,7 @@
-"""`Reading`: what the user says about a file; `options`: a dataclass as options of a command."""
+"""Options of several commands: `Reading`, what the user says about a file, and others.
+
+`options` makes options of a command from a dataclass.
+"""
 
 import functools
 import inspect
@@ -15,6 +18,14 @@ MODEL_SUFFIXES = (".safetensors", ".pt2")
 UNITS = "Units, if the file does not state them"
 LABELS = "Labels"
 STRESS = "Stress labels: give all four or none"
+
+# arguments and options of several commands
+ModelFile = Annotated[Path, typer.Argument(help="Model file of a run: model.safetensors")]
+DataFile = Annotated[
+    str, typer.Argument(help="Labeled structures: a file, or a name from `gradpot data list`")
+]
+Precision = Annotated[str | None, typer.Option(help="float32 or float64; default: as trained")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, mps or auto")]
 
 
 def _option(help: str, panel: str) -> Any:
@@ -65,16 +76,6 @@ def check_model(path: Path, other: str = "") -> None:
         raise InputError(f"{path} is a folder; expected a file, such as its model.safetensors")
     if not path.exists():
         raise InputError(f"no such file: {path}")
-
-
-def locate(data: str) -> None:
-    """Refuse data that is neither a file nor the name of a set, before torch is imported.
-
-    A set that is not on this machine is downloaded.
-    """
-    from gradpot.data.catalog import catalog
-
-    catalog.locate(data)
 
 
 def options(group: type, *names: str) -> Callable[[Callable], Callable]:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gradpot.cli import POTENTIALS, SIGNALED, TOO_SOON, Json, Own, app, print_json, say
-from gradpot.cli.reading import Reading, check_model, locate, options
+from gradpot.cli.reading import DataFile, Device, ModelFile, Reading, check_model, options
+from gradpot.data.catalog.catalog import entries, locate
 from gradpot.errors import InputError, did_you_mean, shown
 from gradpot.locks import claimed, created
 
@@ -79,14 +80,13 @@ def train(
     flags |= {"model.name": model, "model.activation": activation, "train.device": device}
     config = _configuration(list(settings or []), flags, out, resume)
     for name in () if resume else config.data.every_file:
-        locate(name)
+        locate(name)  # now, before torch is imported; a set that is not here is downloaded
 
     from gradpot.cli.progress import TrainingProgress, print_errors
     from gradpot.train.run import train as run
 
-    stem = (
-        Path("runs") / f"{config.model.name.rpartition(':')[2]}-{_stem(config.data.every_file[0])}"
-    )
+    network = config.model.name.rpartition(":")[2]
+    stem = Path("runs") / f"{network}-{_stem(config.data.every_file[0])}"
     if not (settings or resume or any(flags.values())):
         say(DEMO)
     progress = TrainingProgress(stress=config.loss.stress > 0)
@@ -107,10 +107,8 @@ def train(
 @app.command("eval", rich_help_panel=POTENTIALS)
 @options(Reading)
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="Model file of a run: model.safetensors")],
-    file: Annotated[
-        str, typer.Argument(help="Labeled structures: a file, or a name from `gradpot data list`")
-    ],
+    model: ModelFile,
+    file: DataFile,
     *,
     plot: Annotated[
         Path | None, typer.Option(help="Parity plot; default: parity-FILE.png beside the model")
@@ -129,7 +127,7 @@ def evaluate(
         float,
         typer.Option("--within-forces-eV-A", min=0.0, help="EFwT: largest force component error"),
     ] = 0.03,
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto")] = "cpu",
+    device: Device = "cpu",
     own: Own = None,
     reading: Reading,
     as_json: Json = False,
@@ -202,7 +200,6 @@ def _check_file(name: str) -> None:
     """Refuse a word that is no file but can only be meant as another setting."""
     if Path(name).exists():
         return
-    from gradpot.data.catalog.catalog import entries
     from gradpot.models import EXTERNAL, MODELS
     from gradpot.train.config import key_hint
 
