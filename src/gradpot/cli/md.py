@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gradpot.cli import POTENTIALS, SIGNALED, Json, Own, app, print_json, say
-from gradpot.cli.reading import Reading, check_model, options
+from gradpot.cli.reading import Device, ModelFile, Precision, Reading, check_model, options
 from gradpot.errors import InputError, RunError, unknown
 from gradpot.locks import claimed, created
 from gradpot.md.settings import Settings
@@ -42,7 +42,7 @@ RELAXED_AFTER, NEAR = 20, 0.1
 @options(Settings)
 @options(Reading, "length_unit")
 def md_command(
-    model: Annotated[Path, typer.Argument(help="Model file of a run: model.safetensors")],
+    model: ModelFile,
     structure: Annotated[
         str, typer.Argument(help="A file that ASE reads, an npz, or a molecule: CH3CH2OH")
     ],
@@ -51,10 +51,8 @@ def md_command(
     out: Annotated[Path | None, typer.Option(help="Run folder; default: md-1, md-2 ...")] = None,
     index: Annotated[str, typer.Option(help="Structure of the file; -1 is the last")] = "-1",
     reading: Reading,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32 or float64; default: as trained")
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto")] = "cpu",
+    dtype: Precision = None,
+    device: Device = "cpu",
     own: Own = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of torch; default: 1 below 100 atoms")
@@ -142,6 +140,7 @@ def _calculator(
     model: Path, hardware: dict[str, Any], compile: str, atoms: "Atoms", n_steps: int
 ) -> "Calculator":
     """The potential, compiled first if that is asked for or saves time."""
+    from gradpot.compile.step import has_compiler
     from gradpot.md.calculator import Calculator
     from gradpot.potential.potential import NOT_CONSERVATIVE
 
@@ -151,9 +150,16 @@ def _calculator(
         say("warning: " + NOT_CONSERVATIVE)
     if calculator.compiled or compile == "false":
         return calculator
-    if compile == "auto" and not _worth_compiling(calculator, atoms, n_steps):
-        return calculator
-    if calculator.potential.device.type != "cpu":
+    potential = calculator.potential
+    if compile == "auto":
+        on_cpu = potential.device.type == "cpu"
+        if potential.model.slow_to_compile or not on_cpu or not has_compiler():
+            return calculator
+        # the fastest of three: the first call is slow
+        seconds = min(repeat(lambda: calculator.calculate(atoms), number=1, repeat=3))
+        if seconds * n_steps <= COMPILE_FROM_S:
+            return calculator
+    if potential.device.type != "cpu":
         raise InputError(f"--compile true is for the CPU; leave out --device {hardware['device']}")
     # atoms that would stop the run must do so before the minutes of compiling
     calculator.calculate(atoms)
@@ -167,45 +173,26 @@ def _calculator(
         return calculator
 
 
-def _worth_compiling(calculator: "Calculator", atoms: "Atoms", n_steps: int) -> bool:
-    """Whether the run would take clearly longer than compiling."""
-    from gradpot.compile.step import has_compiler
-
-    potential = calculator.potential
-    on_cpu = potential.device.type == "cpu"
-    if potential.model.slow_to_compile or not on_cpu or not has_compiler():
-        return False
-    # the fastest of three: the first call is slow
-    seconds = min(repeat(lambda: calculator.calculate(atoms), number=1, repeat=3))
-    return seconds * n_steps > COMPILE_FROM_S
-
-
 def _in_words(summary: dict, settings: Settings) -> str:
     lines = [
         f"{summary['formula']}, {settings.ensemble}: {summary['time_fs'] / 1000:g} ps in "
         f"{summary['n_steps']} steps, {summary['ns_per_day']:.3g} ns/day, "
         f"{'' if summary['compiled'] else 'not '}compiled"
     ]
-    if not summary["blow_up"]:  # means and slopes of an explosion say nothing
-        lines += _means(summary, settings)
+    # means and slopes of an explosion say nothing, and not every run has all of them
+    means = {} if summary["blow_up"] else summary
+    if (mean := means.get("mean_temperature_K")) is not None:
+        lines.append(f"mean temperature: {mean:.0f} K{_why(mean, summary, settings)}")
+    if (volume := means.get("mean_volume_A3")) is not None:
+        lines.append(f"mean volume: {volume:.1f} Å³")
+    if (pressure := means.get("mean_pressure_GPa")) is not None:
+        lines.append(f"mean pressure: {pressure:.3g} GPa")
+    if (drift := means.get("drift_meV_atom_ps")) is not None:
+        lines.append(f"drift of the total energy: {drift:.3g} meV/atom/ps")
     if summary["interrupted"]:
         lines.append("interrupted; the files hold everything up to the last step")
     lines.append(f"Everything is in {summary['folder']}: md.extxyz, md.csv, md.json, md.png")
     return "\n".join(lines)
-
-
-def _means(summary: dict, settings: Settings) -> list[str]:
-    """A line for each mean, and for the drift, that this run has."""
-    lines = []
-    if (mean := summary.get("mean_temperature_K")) is not None:
-        lines.append(f"mean temperature: {mean:.0f} K{_why(mean, summary, settings)}")
-    if (volume := summary.get("mean_volume_A3")) is not None:
-        lines.append(f"mean volume: {volume:.1f} Å³")
-    if (pressure := summary.get("mean_pressure_GPa")) is not None:
-        lines.append(f"mean pressure: {pressure:.3g} GPa")
-    if (drift := summary.get("drift_meV_atom_ps")) is not None:
-        lines.append(f"drift of the total energy: {drift:.3g} meV/atom/ps")
-    return lines
 
 
 def _why(mean_K: float, summary: dict, settings: Settings) -> str:
@@ -230,10 +217,9 @@ def _command_to_go_on(
     """The command for the rest of the time, from the last frame, with the options of this run."""
     words = ["gradpot", "md", str(model), f"{summary['folder']}/md.extxyz", "--keep-velocities"]
     left_ps = (settings.n_steps - summary["n_steps"]) * settings.timestep_fs / 1000.0
-    chosen = {f.name: getattr(settings, f.name) for f in fields(Settings)}
-    changed = {f.name: chosen[f.name] for f in fields(Settings) if chosen[f.name] != f.default}
-    again = changed | {"time_ps": f"{left_ps:.10g}"} | others
-    again.pop("keep_velocities", None)
-    for name, value in again.items():
-        words += [f"--{name.replace('_', '-')}", str(value)]
+    again = {f.name: getattr(settings, f.name) for f in fields(Settings)}
+    again = {f.name: again[f.name] for f in fields(Settings) if again[f.name] != f.default}
+    for name, value in (again | {"time_ps": f"{left_ps:.10g}"} | others).items():
+        if name != "keep_velocities":
+            words += [f"--{name.replace('_', '-')}", str(value)]
     return shlex.join(words)
