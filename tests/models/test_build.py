@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from gradpot.errors import InputError
-from gradpot.models import EXTERNAL, build, specification
+from gradpot.models import EXTERNAL, MODELS, build, specification
+from gradpot.models.schnet import SchNet
 
 PACKAGES = {"pyg": "torch_geometric", "schnetpack": "schnetpack"}
 
@@ -46,7 +47,7 @@ class Absent:
 
 def test_the_error_of_an_unknown_model_lists_all_names():
     with pytest.raises(
-        InputError, match=r"unknown model 'pyg/gin' .*; known: schnet, painn.*pyg/schnet"
+        InputError, match=r"unknown model 'pyg/gin' .*; known: gaunt, schnet, painn.*pyg/schnet"
     ):
         specification("pyg/gin")
 
@@ -56,3 +57,16 @@ def test_names_may_be_in_upper_case():
     model = build("PaiNN", activation="SiLU", width=4, n_layers=1, cutoff=4.0)
     assert model.spec == build("painn", activation="silu", width=4, n_layers=1, cutoff=4.0).spec
     assert (model.spec["name"], model.spec["activation"]) == ("painn", "silu")
+
+
+def test_a_default_of_the_class_is_always_allowed(monkeypatch):
+    """A saved model states all arguments, also those that had their defaults."""
+
+    class Own(SchNet):
+        def __init__(self, n_layers: int = 0):
+            super().__init__(n_layers=n_layers)
+
+    monkeypatch.setitem(MODELS, "own.py:Own", Own)
+    assert specification("own.py:Own", n_layers=0) == specification("own.py:Own")
+    with pytest.raises(InputError, match="n_layers is -1 but must be at least 1"):
+        specification("own.py:Own", n_layers=-1)

@@ -109,7 +109,8 @@ def specification(name: str, **arguments: object) -> dict[str, Any]:
         accepted = (int, float) if kind is float else kind
         if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
             raise InputError(f"{key} is {value!r} but must be {KINDS.get(kind, kind)}")
-        _check_value(key, value)
+        if value != parameters[key].default:
+            _check_value(key, value)
     return {"name": name, **{key: arguments.get(key, p.default) for key, p in parameters.items()}}
 
 
