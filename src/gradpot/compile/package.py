@@ -175,7 +175,12 @@ def read_header(path: str | Path) -> Header:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no such file: {path}")
     try:
-        texts = _metadata(Path(path))
+        with zipfile.ZipFile(path) as archive:
+            named = [one for one in archive.infolist() if one.filename.endswith("metadata.json")]
+            too_long = any(one.file_size > LONGEST_HEADER for one in named)
+            if too_long or archive.testzip() is not None:
+                raise zipfile.BadZipFile
+            texts = [archive.read(one).decode() for one in named]
     except PermissionError:
         raise
     except Exception as error:  # zipfile and zlib raise a dozen kinds for damaged files
@@ -192,20 +197,6 @@ def read_header(path: str | Path) -> Header:
             f"{path} has format {content['format']}, newer than {FORMAT}: update gradpot"
         )
     return validated(Header, content, path)
-
-
-def _metadata(path: Path) -> list[str]:
-    """The JSON files in a package that may have gradpot's header, after a test of all its files.
-
-    Raises:
-        zipfile.BadZipFile: a file in it is damaged, or much too long for a header.
-        Exception: whatever else zipfile raises.
-    """
-    with zipfile.ZipFile(path) as archive:
-        named = [one for one in archive.infolist() if one.filename.endswith("metadata.json")]
-        if any(one.file_size > LONGEST_HEADER for one in named) or archive.testzip() is not None:
-            raise zipfile.BadZipFile
-        return [archive.read(one).decode() for one in named]
 
 
 def fits(path: Path, potential: Potential, dtype: torch.dtype) -> bool:

@@ -194,9 +194,13 @@ def shortest_distance(frames: Frames) -> float | None:
     sizes = frames.n_atoms[molecules]
     share = min(1.0, MAX_MOLECULE_PAIRS / max(1, (sizes**2 // 2).sum()))
     found = []
-    for group in (molecules[sizes == n] for n in np.unique(sizes)):
+    for n in np.unique(sizes).tolist():  # all molecules of one size at once
+        group = molecules[sizes == n]
         part = sample(group, max(1, int(share * group.size)))
-        found.append(_shortest_in_molecules(frames, part))
+        positions = frames.positions[frames.first[part][:, None] + np.arange(n)]
+        # going around, each pair is some steps apart
+        pairs = (positions - np.roll(positions, step, axis=1) for step in range(1, n // 2 + 1))
+        found.append(np.sqrt(min((vectors**2).sum(-1).min() for vectors in pairs)))
     cells = sample(np.flatnonzero(periodic), MAX_PERIODIC_FRAMES)
     found += [_shortest_in_cell(frames, i) for i in cells.tolist()]
     shortest = min(found, default=np.inf)
@@ -276,15 +280,6 @@ def _range(values: Float[np.ndarray, "n"]) -> dict[str, float] | None:
     if not known.size:
         return None
     return {name: float(getattr(known, name)()) for name in ("min", "max", "mean", "std")}
-
-
-def _shortest_in_molecules(frames: Frames, group: np.ndarray) -> float:
-    """In Å, over molecules with the same number of atoms, all at once."""
-    n = int(frames.n_atoms[group[0]])
-    positions = frames.positions[frames.first[group][:, None] + np.arange(n)]
-    steps = range(1, n // 2 + 1)  # going around, each pair is some steps apart
-    squares = (((positions - np.roll(positions, s, axis=1)) ** 2).sum(-1).min() for s in steps)
-    return float(np.sqrt(min(squares)))
 
 
 def _shortest_in_cell(frames: Frames, i: int) -> float:

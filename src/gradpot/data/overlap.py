@@ -19,28 +19,22 @@ def overlaps(frames: Frames) -> Int[np.ndarray, "n 3"]:
     Every frame with such atoms is there, but not every pair of one that has many.
     """
     blocks = np.flatnonzero(np.diff(frames.first[:-1] // AT_ONCE)) + 1
-    parts = np.split(np.arange(frames.n_atoms.shape[0]), blocks)
-    found = [_search(frames, part) for part in parts]
+    found = [np.zeros((0, 3), int)]
+    for part in np.split(np.arange(frames.n_atoms.shape[0]), blocks):
+        some = frames.take(part)
+        frame = np.repeat(np.arange(part.shape[0]), some.n_atoms)
+        positions, atom = _with_images(some, frame)
+        # all atoms become points of one tree; a fourth coordinate keeps the frames apart
+        points = np.column_stack([positions, frame[atom] * (2 * TOO_CLOSE)])
+        _, nearest = KDTree(points).query(points, k=2, distance_upper_bound=TOO_CLOSE)
+        # of atoms in one place, a point may find two others and not itself
+        first = np.repeat(np.arange(points.shape[0]), 2)
+        pair = np.column_stack([first, nearest.reshape(-1)])
+        pair = atom[pair[pair[:, 1] < points.shape[0]]]
+        pair = np.sort(pair[pair[:, 0] != pair[:, 1]], axis=1)
+        within = pair - some.first[frame[pair]]
+        found.append(np.column_stack([part[frame[pair[:, 0]]], within]))
     return np.unique(np.concatenate(found), axis=0)
-
-
-def _search(frames: Frames, part: Int[np.ndarray, "n_frames"]) -> Int[np.ndarray, "n 3"]:
-    """`overlaps` of some consecutive frames, whose atoms become points of one tree."""
-    some = frames.take(part)
-    frame = np.repeat(np.arange(part.shape[0]), some.n_atoms)
-    positions, atom = _with_images(some, frame)
-    # a fourth coordinate keeps the frames apart
-    points = np.column_stack([positions, frame[atom] * (2 * TOO_CLOSE)])
-    _, nearest = KDTree(points).query(points, k=2, distance_upper_bound=TOO_CLOSE)
-    # of atoms in one place, a point may find two others and not itself
-    first = np.repeat(np.arange(points.shape[0]), 2)
-    pair = np.column_stack([first, nearest.reshape(-1)])
-    pair = atom[pair[pair[:, 1] < points.shape[0]]]
-    pair = np.sort(pair[pair[:, 0] != pair[:, 1]], axis=1)
-    within = pair - some.first[frame[pair]]
-    return (
-        np.column_stack([part[frame[pair[:, 0]]], within]) if pair.size else np.zeros((0, 3), int)
-    )
 
 
 def _with_images(

@@ -130,7 +130,12 @@ def _train(settings: Config, out: Path, started: bool, log: Log, watch: Watch) -
     if started:
         _restore(task, state, before, say)
         if over := limit_reached(task.plan, state):
-            say(_finished(task, state, over))
+            value = getattr(task.plan.config.train, over.removeprefix("train."))
+            done = f"{state.epoch} epochs, {state.step} steps, {state.cpu_s / 60:.2g} CPU minutes"
+            more = (
+                f"to train more: {over}=..." if over in FREE else "to train more, start a new run"
+            )
+            say(f"this run is finished ({done}): it has reached {over}={value:g}; {more}")
     write_parts(out, settings.data, frames.fingerprint(), task.parts)
     write_json(out / "rescaling.json", task.rescaling._asdict())
     # last: a folder with this file is a run
@@ -150,14 +155,6 @@ def _train(settings: Config, out: Path, started: bool, log: Log, watch: Watch) -
         say(notice)
     with signals(lambda: say(FINISHING)):
         return finish(task, state, frames)
-
-
-def _finished(task: Task, state: State, over: str) -> str:
-    """What to say of a run that is over before it goes on."""
-    value = getattr(task.plan.config.train, over.removeprefix("train."))
-    done = f"{state.epoch} epochs, {state.step} steps, {state.cpu_s / 60:.2g} CPU minutes"
-    more = f"to train more: {over}=..." if over in FREE else "to train more, start a new run"
-    return f"this run is finished ({done}): it has reached {over}={value:g}; {more}"
 
 
 def _afterwards(task: Task, state: State) -> list[str]:

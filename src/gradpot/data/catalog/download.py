@@ -7,7 +7,6 @@ What has arrived stays in `part`; beside it, `part.json` says which version of t
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 ATTEMPTS = 3
 # to connect, and between two chunks
@@ -84,7 +83,11 @@ def _receive(url: str, part: Path, progress: bool) -> bool:
             file.seek(begin)
             file.truncate()
             # only now: a kill must not leave an old beginning with the name of a new version
-            _note(part).write_text(json.dumps({"url": url, "version": _version(response)}))
+            tag = response.headers.get("ETag", "")
+            # a weak tag does not promise equal bytes
+            version = "" if tag.startswith("W/") else tag
+            version = version or response.headers.get("Last-Modified", "")
+            _note(part).write_text(json.dumps({"url": url, "version": version}))
             for chunk in response.iter_content(CHUNK):
                 file.write(chunk)
                 bar.update(len(chunk))
@@ -94,14 +97,6 @@ def _receive(url: str, part: Path, progress: bool) -> bool:
         raise requests.ConnectionError(f"{size(part)} of {total} bytes arrived")
     # the end of a chunked body is marked, and requests raises an error if the mark is missing
     return total is not None or "chunked" in response.headers.get("Transfer-Encoding", "")
-
-
-def _version(response: Any) -> str:
-    """What names the version of a remote file; empty if nothing promises equal bytes."""
-    tag = response.headers.get("ETag", "")
-    if tag.startswith("W/"):  # a weak tag does not promise equal bytes
-        tag = ""
-    return tag or response.headers.get("Last-Modified", "")
 
 
 def _range(url: str, part: Path) -> dict[str, str]:

@@ -270,8 +270,13 @@ def with_labels(path: Path, loaded: Loaded, wanted: Keys) -> Raw:
     energy = _label(path, fields, [key.energy for key in chosen], repeat(()))
     shapes = [(len(atoms), 3) for atoms in structures]
     forces = _label(path, fields, [key.forces for key in chosen], shapes)
-    if gap := _free_energy_gap(path, fields, energy):
-        notices.append(gap)
+    free = _label(path, fields, repeat("free_energy"), repeat(()))
+    gap = np.nan_to_num(np.abs(np.array(free) - np.array(energy))).max(initial=0.0)
+    if gap > FREE_ENERGY_GAP:
+        notices.append(
+            f"free_energy differs from energy by up to {gap:.3g} and is not used; the forces of "
+            "many programs belong to it: --energy-key free_energy reads it"
+        )
     # ASE has converted the results of its calculators, and nothing that authors added
     computed = [getattr(atoms.calc, "results", {}) for atoms in structures]
     added = any("stress" in frame.keys() - own.keys() for frame, own in zip(fields, computed))
@@ -314,23 +319,9 @@ def _units(path: Path, own: Declared, names: dict[str, str], chosen: Sequence[Ke
     return Declared(**found)
 
 
-def _free_energy_gap(
-    path: Path, fields: Sequence[dict], energy: Sequence[np.ndarray]
-) -> str | None:
-    """A notice if the free energy is another than the energy."""
-    free = _label(path, fields, ["free_energy"] * len(fields), repeat(()))
-    gap = np.nan_to_num(np.abs(np.array(free) - np.array(energy))).max(initial=0.0)
-    if gap <= FREE_ENERGY_GAP:
-        return None
-    return (
-        f"free_energy differs from energy by up to {gap:.3g} and is not used; the forces of many "
-        "programs belong to it: --energy-key free_energy reads it"
-    )
-
-
 def _stress(path: Path, fields: Sequence[dict], key: str) -> np.ndarray:
     """A field with six or nine numbers in each frame."""
-    return np.array(_label(path, fields, [key] * len(fields), repeat((_size(fields, key),))))
+    return np.array(_label(path, fields, repeat(key), repeat((_size(fields, key),))))
 
 
 def _size(fields: Sequence[dict], key: str) -> int:
@@ -342,7 +333,7 @@ def _size(fields: Sequence[dict], key: str) -> int:
 def _label(
     path: Path,
     fields: Sequence[dict],
-    keys: Sequence[str | None],
+    keys: Iterable[str | None],
     shapes: Iterable[tuple[int, ...]],
 ) -> list[Float[np.ndarray, "..."]]:
     """The label under each frame's key, in these shapes; NaN where a frame lacks it.

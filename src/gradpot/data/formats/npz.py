@@ -134,6 +134,8 @@ def read_npz(path: Path, wanted: Keys) -> Raw:
     pbc = np.abs(cell).sum(-1) > 0
     if "pbc" in keys:
         pbc = arrays.numbers("pbc", (3,), (n_frames, 3), ()).astype(bool)
+    texts = arrays[MARK] if MARK in keys else np.zeros(0)
+    is_marked = texts.dtype.kind in "SU" and texts.shape == (n_frames,)
     absent = (("energies", form.energy), ("forces", form.forces))
     return Raw(
         n_atoms=mask.sum(1),
@@ -147,7 +149,7 @@ def read_npz(path: Path, wanted: Keys) -> Raw:
         field=arrays.numbers,
         charge=_of_frame(arrays, (*CHARGE, "q"), n_frames),
         spin=_of_frame(arrays, SPIN, n_frames),
-        isolated=_marks(arrays, n_frames),
+        isolated=np.isin(np.char.lower(texts.astype(str)), ISOLATED_ATOM) if is_marked else None,
         units=Declared(*(arrays.text(key) for key in UNITS)),
         forces_key=chosen.forces,
         unused=tuple(keys - {*form[1:], *UNITS, *CELLS, *BOOKKEEPING, MARK}),
@@ -173,14 +175,6 @@ def _of_frame(
         if array.dtype.kind in "fiu" and array.size in (1, n_frames):
             return np.broadcast_to(array.reshape(-1).astype(float), (n_frames,))
     return None
-
-
-def _marks(arrays: Arrays, n_frames: int) -> Bool[np.ndarray, "n_frames"] | None:
-    """Which frames an array of texts marks as isolated atoms."""
-    texts = arrays[MARK] if MARK in arrays.keys else np.zeros(0)
-    if texts.dtype.kind not in "SU" or texts.shape != (n_frames,):
-        return None
-    return np.isin(np.char.lower(texts.astype(str)), ISOLATED_ATOM)
 
 
 def _check_padding(
