@@ -70,6 +70,7 @@ def test_products_on_the_grid_are_exact(sphere, degree, order):
     weights = torch.from_numpy(np.tile(weight, 18) / 36)
     expected = torch.einsum("g,gm,gc->mc", weights, harmonics, values)
     assert_close(grid.expand(product), expected, rtol=0, atol=1e-12)
+    assert_close(grid.mean(product), expected[0], rtol=0, atol=1e-12)
 
 
 def test_the_tables_of_the_grid_keep_all_digits_in_float64():

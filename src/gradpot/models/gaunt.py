@@ -79,7 +79,8 @@ class Gaunt(Model):
             Message(width, degree, phi, scale, first=i == 0) for i in range(n_layers)
         )
         self.updates = nn.ModuleList(
-            Update(width, product_width, order, grid, phi, scale, degree) for _ in parts
+            Update(width, product_width, order, grid, phi, scale, last=i == n_layers - 1)
+            for i in range(n_layers)
         )
         self.readout = MLP([width, width // 2, 1], phi)
 
@@ -180,6 +181,7 @@ class Update(nn.Module):
 
     Args:
         scale: of what it adds, at the start.
+        last: whether only the scalars are read afterwards; the functions stay as they are.
     """
 
     def __init__(
@@ -190,42 +192,48 @@ class Update(nn.Module):
         grid: SphereGrid,
         activation: Activation,
         scale: float,
-        degree: int,
+        last: bool,
     ):
         super().__init__()
-        self.width, self.degree, self.product_width = width, degree, product_width
-        self.grid = grid
+        self.width, self.product_width, self.grid, self.last = width, product_width, grid, last
         n_products = (order - 1) * product_width
+        degrees = range(1, grid.degree + 1)
         self.mix = nn.ModuleList(
-            linear(width, order * product_width, bias=False) for _ in range(degree + 1)
+            linear(width, order * product_width, bias=False) for _ in (0, *degrees)
         )
+        n_gates = 0 if last else grid.degree
         self.back = nn.ModuleList(
-            linear(n_products, width, scale, bias=False) for _ in range(degree)
+            linear(n_products, width, scale, bias=False) for _ in range(n_gates)
         )
-        self.keep = nn.ModuleList(linear(width, width, scale, bias=False) for _ in range(degree))
+        self.keep = nn.ModuleList(linear(width, width, scale, bias=False) for _ in range(n_gates))
         self.scalars = linear(n_products, width, scale)
         # one layer of [s, products], as two: torch 2.13 compiles the concatenation wrongly
         self.own, self.near = linear(width, width), linear(n_products, width, bias=False)
-        self.gates = linear(width, (1 + degree) * width, scale * gain(activation))
+        self.gates = linear(width, (1 + n_gates) * width, scale * gain(activation))
         self.activation = deepcopy(activation)
 
     def forward(
         self, s: Float[Tensor, "n_atoms width"], x: Float[Tensor, "n_harmonics n_atoms width"]
     ) -> tuple[Tensor, Tensor]:
-        degrees = [x[l * l - 1 : (l + 1) ** 2 - 1] for l in range(1, self.degree + 1)]
+        degrees = [x[l * l - 1 : (l + 1) ** 2 - 1] for l in range(1, self.grid.degree + 1)]
         mixed = [mix(f) for mix, f in zip(self.mix, [s[None], *degrees], strict=True)]
         factors = self.grid.values(torch.cat(mixed)).split(self.product_width, dim=-1)
-        products = [factors[0] * factors[1]]
+        products = [factors[0] * factors[1]]  # [n_points, n_atoms, product_width] each
         for factor in factors[2:]:
             products.append(products[-1] * factor)
-        p = self.grid.expand(torch.cat(products, dim=-1))  # [n_harmonics + 1, n_atoms, n_products]
-        gates = self.gates(self.activation(self.own(s) + self.near(p[0])))
-        added, *gates = gates.split(self.width, dim=-1)
+        product = torch.cat(products, dim=-1)
+        expanded = self.grid.mean(product)[None] if self.last else self.grid.expand(product)
+        invariant = expanded[0]  # [n_atoms, n_products]
+        hidden = self.activation(self.own(s) + self.near(invariant))
+        added, *gates = self.gates(hidden).split(self.width, dim=-1)
+        s = s + added + self.scalars(invariant)
+        if self.last:
+            return s, x
         new = []
-        for l, f in enumerate(degrees, start=1):
-            change = self.back[l - 1](p[l * l : (l + 1) ** 2]) + self.keep[l - 1](f)
-            new.append(f + gates[l - 1] * change)
-        return s + added + self.scalars(p[0]), torch.cat(new)
+        for l, gate in enumerate(gates, start=1):
+            change = self.back[l - 1](expanded[l * l : (l + 1) ** 2])
+            new.append(degrees[l - 1] + gate * (change + self.keep[l - 1](degrees[l - 1])))
+        return s, torch.cat(new)
 
 
 def _split(filters: Sequence[Tensor], degree: int) -> list[Sequence[Tensor]]:

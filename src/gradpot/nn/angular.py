@@ -141,6 +141,7 @@ class SphereGrid(nn.Module):
 
     def __init__(self, degree: int, exact: int):
         super().__init__()
+        self.degree = degree
         points, weights = lebedev_rule(exact)
         harmonics = torch.cat(spherical_harmonics(torch.from_numpy(points), degree), dim=1)
         # plain attributes, which .to(float32) does not round: see `_apply`
@@ -165,6 +166,10 @@ class SphereGrid(nn.Module):
     def expand(self, f: Float[Tensor, "n_points *rest"]) -> Float[Tensor, "n_harmonics *rest"]:
         """Coefficients, up to the degree, of functions given by their values."""
         return (self.expansion_of @ f.flatten(1)).unflatten(1, f.shape[1:])
+
+    def mean(self, f: Float[Tensor, "n_points *rest"]) -> Float[Tensor, "*rest"]:
+        """Mean over the sphere, the coefficient of degree 0."""
+        return (self.expansion_of[:1] @ f.flatten(1)).view(f.shape[1:])
 
 
 def lebedev_rule(
