@@ -46,7 +46,7 @@ class Group(NamedTuple):
     n_frames: int
     n_atoms: int
 
-    def rows(self, key: str, shape: tuple[int, ...]) -> Num[np.ndarray, "..."]:
+    def rows(self, key: str, *shape: int) -> Num[np.ndarray, "..."]:
         """An array with one row per conformer, in this shape; NaN if the group lacks it.
 
         Raises:
@@ -58,17 +58,24 @@ class Group(NamedTuple):
         size, kind = self.n_frames * int(np.prod(shape)), getattr(stored, "dtype", np.dtype("O"))
         if kind.kind not in "fiu" or stored.size != size:
             raise InputError(
-                f"{self.data.file.filename}: {self.data.name}/{key} has shape "
-                f"{list(getattr(stored, 'shape', []))} of {kind}; expected numbers in shape "
-                f"{[self.n_frames, *shape]}"
+                f"{self.place(key)} has shape {list(getattr(stored, 'shape', []))} of {kind}; "
+                f"expected numbers in shape {[self.n_frames, *shape]}"
             )
         return stored[()].reshape(self.n_frames, *shape)
+
+    def vectors(self, key: str) -> Num[np.ndarray, "total 3"]:
+        """One vector for each atom of each conformer."""
+        return self.rows(key, self.n_atoms, 3).reshape(-1, 3)
+
+    def place(self, key: str) -> str:
+        """File and name of an array, for messages."""
+        return f"{self.data.file.filename}: {self.data.name.rstrip('/')}/{key}"
 
     def width(self, key: str) -> int:
         """How many numbers of a stress each conformer has; six if the group lacks it."""
         return self.data[key].size // self.n_frames if key in self.data else 6
 
-    def stored(self, path: Path, key: str, *shape: int) -> np.ndarray:
+    def stored(self, key: str, *shape: int) -> np.ndarray:
         """An array in this shape that all conformers share, or with one for each of them.
 
         Raises:
@@ -77,10 +84,35 @@ class Group(NamedTuple):
         array, whole = self.data[key], (self.n_frames, *shape)
         if array.shape not in (shape, whole):
             raise InputError(
-                f"{path}: {array.name} has shape {list(array.shape)}; expected {list(shape)} or "
+                f"{self.place(key)} has shape {list(array.shape)}; expected {list(shape)} or "
                 f"{list(whole)}"
             )
         return array[()]
+
+    def atomic_numbers(self) -> Num[np.ndarray, "total"]:
+        """Atomic numbers of all conformers, from numbers or element symbols.
+
+        Raises:
+            InputError: a symbol is unknown.
+        """
+        values = self.stored(self.numbers, self.n_atoms)
+        if values.dtype.kind not in "fiu":
+            symbols = [s.decode() if isinstance(s, bytes) else str(s) for s in values.ravel()]
+            unknown = [s for s in symbols if s not in atomic_numbers]
+            if unknown:
+                raise InputError(f"{self.place(self.numbers)} has an element {unknown[0]!r}")
+            values = np.array([atomic_numbers[s] for s in symbols]).reshape(values.shape)
+        return np.broadcast_to(values, (self.n_frames, self.n_atoms)).ravel()
+
+    def cell_and_pbc(self) -> tuple[np.ndarray, np.ndarray]:
+        """Cells [n_frames, 3, 3] with lattice vectors in rows, and pbc [n_frames, 3]."""
+        cell, pbc = np.zeros((self.n_frames, 3, 3)), np.zeros((self.n_frames, 3))
+        if CELL in self.data:
+            cell[:] = self.stored(CELL, 3, 3)
+        if PBC not in self.data:
+            return cell, np.abs(cell).sum(-1) > 0
+        pbc[:] = self.stored(PBC, 3)
+        return cell, pbc.astype(bool)
 
 
 def read_hdf5(path: Path, wanted: Keys) -> Raw:
@@ -104,25 +136,26 @@ def read_hdf5(path: Path, wanted: Keys) -> Raw:
         wanted.check(path, keys)
         energy, forces = choose_level(path, keys, wanted)
         tensors = [key for key in keys if re.search("stress|virial", key, re.IGNORECASE)]
-        stress = {key: _join(g.rows(key, (g.width(key),)) for g in groups) for key in tensors}
-        cells = [_cell(path, g, names) for g in groups]
+        stress = {key: _join(g.rows(key, g.width(key)) for g in groups) for key in tensors}
+        other = [key for key in OTHER_CELLS if key in names]
+        if other and CELL not in names:
+            raise InputError(
+                f"{path} has {other[0]!r}, which is not read as a cell; name it 'cell', with "
+                "lattice vectors in rows"
+            )
+        cells, pbcs = zip(*(g.cell_and_pbc() for g in groups))
         n_frames = np.array([g.n_frames for g in groups])
-        notices = [f"energies from {energy}"] if energy else []
-        if forces:
-            notices.append(f"forces from {forces}")
-        for label, key in (("energies", energy), ("forces", forces)):
-            if key is None:
-                notices.append(f"no {label}: the file has {', '.join(sorted(keys))}")
+        labels, has = (("energies", energy), ("forces", forces)), ", ".join(sorted(keys))
+        notices = [f"{label} from {key}" for label, key in labels if key]
+        notices += [f"no {label}: the file has {has}" for label, key in labels if not key]
         return Raw(
             n_atoms=np.repeat([g.n_atoms for g in groups], n_frames),
-            numbers=_join(_numbers(path, g) for g in groups),
-            positions=_join(g.rows(g.positions, (g.n_atoms, 3)).reshape(-1, 3) for g in groups),
-            cell=_join(cell for cell, _ in cells),
-            pbc=_join(pbc for _, pbc in cells),
-            energy=_join(g.rows(energy, ()) for g in groups) if energy else None,
-            forces=_join(g.rows(forces, (g.n_atoms, 3)).reshape(-1, 3) for g in groups)
-            if forces
-            else None,
+            numbers=_join(g.atomic_numbers() for g in groups),
+            positions=_join(g.vectors(g.positions) for g in groups),
+            cell=_join(cells),
+            pbc=_join(pbcs),
+            energy=_join(g.rows(energy) for g in groups) if energy else None,
+            forces=_join(g.vectors(forces) for g in groups) if forces else None,
             keys=keys,
             field=lambda key: stress[key],
             units=Declared(
@@ -204,44 +237,6 @@ def _rank(pair: tuple) -> tuple[bool, bool]:
 
 def _join(arrays: Iterable[np.ndarray]) -> np.ndarray:
     return np.concatenate(list(arrays))
-
-
-def _numbers(path: Path, group: Group) -> Num[np.ndarray, "total"]:
-    """Atomic numbers of all conformers, from numbers or element symbols.
-
-    Raises:
-        InputError: a symbol is unknown, or there is neither one row nor one row per conformer.
-    """
-    values = group.stored(path, group.numbers, group.n_atoms)
-    if values.dtype.kind not in "fiu":
-        symbols = [s.decode() if isinstance(s, bytes) else str(s) for s in values.ravel()]
-        unknown = [s for s in symbols if s not in atomic_numbers]
-        if unknown:
-            name = group.data[group.numbers].name
-            raise InputError(f"{path}: {name} has an element {unknown[0]!r}")
-        values = np.array([atomic_numbers[s] for s in symbols]).reshape(values.shape)
-    return np.broadcast_to(values, (group.n_frames, group.n_atoms)).ravel()
-
-
-def _cell(path: Path, group: Group, names: set[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Cells [n_frames, 3, 3] with lattice vectors in rows, and pbc [n_frames, 3].
-
-    Raises:
-        InputError: there seems to be a cell under another name.
-    """
-    other = [key for key in OTHER_CELLS if key in names]
-    if other and CELL not in names:
-        raise InputError(
-            f"{path} has {other[0]!r}, which is not read as a cell; name it 'cell', with lattice "
-            "vectors in rows"
-        )
-    cell, pbc = np.zeros((group.n_frames, 3, 3)), np.zeros((group.n_frames, 3))
-    if CELL in group.data:
-        cell[:] = group.stored(path, CELL, 3, 3)
-    if PBC not in group.data:
-        return cell, np.abs(cell).sum(-1) > 0
-    pbc[:] = group.stored(path, PBC, 3)
-    return cell, pbc.astype(bool)
 
 
 def _unit(path: Path, arrays: Iterable[tuple[Group, str | None]]) -> str | None:
