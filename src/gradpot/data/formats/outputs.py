@@ -58,7 +58,7 @@ def read_text(path: Path) -> str:
     return b"".join(read_lines(path)).decode(errors="replace")
 
 
-def _outcar(path: Path, structures: list[Atoms]) -> Output:
+def outcar(path: Path, structures: list[Atoms]) -> Output:
     """A step converged if VASP says so, or needed fewer iterations than NELM."""
     limit, count, reached, converged = 0, 0, False, []
     for line in read_lines(path):
@@ -72,7 +72,7 @@ def _outcar(path: Path, structures: list[Atoms]) -> Output:
     return Output(structures, np.array(converged[: len(structures)], dtype=bool))
 
 
-def _vasprun(path: Path, structures: list[Atoms]) -> Output:
+def vasprun(path: Path, structures: list[Atoms]) -> Output:
     """A step converged if it needed fewer iterations than NELM."""
     limit, counts = 0, []
     for line in read_lines(path):
@@ -87,7 +87,7 @@ def _vasprun(path: Path, structures: list[Atoms]) -> Output:
     return Output(structures, np.array(counts[: len(structures)]) < (limit or np.inf))
 
 
-def _espresso(path: Path, structures: list[Atoms]) -> Output:
+def espresso(path: Path, structures: list[Atoms]) -> Output:
     """A step converged if its estimated accuracy is below the threshold of the input.
 
     With scf_must_converge=.false., version 6.7 prints "convergence has been achieved" always.
@@ -109,7 +109,7 @@ def _espresso(path: Path, structures: list[Atoms]) -> Output:
     return Output(structures, _differ(structures, bad))
 
 
-def _nwchem(path: Path, structures: list[Atoms]) -> Output:
+def nwchem(path: Path, structures: list[Atoms]) -> Output:
     """ASE pairs energies of line searches, whose geometry is not printed, with the next geometry.
 
     They have no forces.
@@ -122,13 +122,13 @@ def _nwchem(path: Path, structures: list[Atoms]) -> Output:
     return Output(own, converged, (notice,) * (lost > 0))
 
 
-def _orca(path: Path, structures: list[Atoms]) -> Output:
+def orca(path: Path, structures: list[Atoms]) -> Output:
     """ASE gives NaN for an energy that ORCA marks as not converged."""
     energies = [_result(atoms, "energy") for atoms in structures]
     return Output(structures, np.array([e is None or bool(np.isfinite(e)) for e in energies]))
 
 
-def _gaussian(path: Path, structures: list[Atoms]) -> Output:
+def gaussian(path: Path, structures: list[Atoms]) -> Output:
     """Gaussian prints forces in the input orientation, and may print only the standard one."""
     text = read_text(path)
     if "Forces (Hartrees/Bohr)" in text and not re.search(r"(Input|Z-Matrix) orientation:", text):
@@ -154,10 +154,10 @@ def _result(atoms: Atoms, key: str):
 
 # by ASE's name of the format
 PROGRAMS: dict[str, Callable[[Path, list[Atoms]], Output]] = {
-    "vasp-out": _outcar,
-    "vasp-xml": _vasprun,
-    "espresso-out": _espresso,
-    "nwchem-out": _nwchem,
-    "orca-output": _orca,
-    "gaussian-out": _gaussian,
+    "vasp-out": outcar,
+    "vasp-xml": vasprun,
+    "espresso-out": espresso,
+    "nwchem-out": nwchem,
+    "orca-output": orca,
+    "gaussian-out": gaussian,
 }
