@@ -167,10 +167,14 @@ def require(
     if absent:
         starts = tuple(f"found {label}" for label in absent)
         hints = " ".join(f"({notice})" for notice in frames.notices if notice.startswith(starts))
-        remedy = "leave it out of the loss (weight 0), or use a file that has it"
+        others = [re.search("^(?:.*: )?no .*; the file has (.*)", text) for text in frames.notices]
+        fields = next((found[1] for found in others if found and found[1] != "no other fields"), "")
+        options = " ".join(f"--{label}-key NAME" for label in absent if label != "stress")
+        how = f": if it is under another name, add {options} (the file has {fields})"
         raise InputError(
             f"no {kind}frame has a label for {', '.join(absent)}"
-            f"{_options(frames, absent)}; {remedy} {hints}".strip()
+            f"{how if fields and options else ''}; leave it out of the loss (weight 0), or use a "
+            f"file that has it {hints}".strip()
         )
     half = half_labeled(frames).size > 0
     return tuple(
@@ -180,16 +184,6 @@ def require(
         for name, count in lacking.items()
         if count
     )
-
-
-def _options(frames: Frames, absent: list[str]) -> str:
-    """Which options name the fields of absent labels, if the file has fields of other names."""
-    known = [re.search("^(?:.*: )?no .*; the file has (.*)", text) for text in frames.notices]
-    fields = next((found[1] for found in known if found and found[1] != "no other fields"), "")
-    options = " ".join(f"--{label}-key NAME" for label in absent if label != "stress")
-    if not fields or not options:
-        return ""
-    return f": if it is under another name, add {options} (the file has {fields})"
 
 
 def half_labeled(frames: Frames) -> Int[np.ndarray, "n"]:

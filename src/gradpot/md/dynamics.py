@@ -73,7 +73,14 @@ def run(
     folder, problem, failure, began = Path(folder), None, None, time.perf_counter()
     with created(folder), locked(folder):
         check_folder(folder)
-        description = _description(folder, settings, atoms)
+        description = {
+            "formula": atoms.get_chemical_formula(),
+            "n_atoms": len(atoms),
+            "compiled": bool(getattr(atoms.calc, "compiled", False)),
+            # JSON has neither NaN nor infinity
+            "settings": {k: "inf" if v == np.inf else v for k, v in asdict(settings).items()},
+            "folder": str(folder),
+        }
         try:
             write_json(folder / SUMMARY, description | {"finished": False})
             # `Limits` reports numbers that diverge; numpy need not warn of them
@@ -268,19 +275,6 @@ def check_folder(folder: Path | str) -> None:
     for name in (TRAJECTORY, LOG, SUMMARY):
         if (Path(folder) / name).exists():
             raise InputError(f"{folder} already holds a run ({name}); choose another --out")
-
-
-def _description(folder: Path, settings: Settings, atoms: Atoms) -> dict[str, Any]:
-    """What is known before the first step."""
-    # JSON has neither NaN nor infinity
-    plain = {k: "inf" if v == np.inf else v for k, v in asdict(settings).items()}
-    return {
-        "formula": atoms.get_chemical_formula(),
-        "n_atoms": len(atoms),
-        "compiled": bool(getattr(atoms.calc, "compiled", False)),
-        "settings": plain,
-        "folder": str(folder),
-    }
 
 
 def _statistics(

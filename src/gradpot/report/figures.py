@@ -212,7 +212,8 @@ def _with_mean(
         smooth = np.convolve(values, np.full(width, 1 / width), "valid")
         middle = np.convolve(time, np.full(width, 1 / width), "valid")
         ax.plot(middle, smooth, color=color, linewidth=1.8)
-    text = f"mean {_three_digits(_mean(values))} {unit}"
+    # at most three significant digits, without a power of ten below a million
+    text = f"mean {float(f'{_mean(values):.3g}'):g} {unit}"
     if target is not None:
         ax.axhline(target, color="black", linestyle=(0, (4, 3)))
         text += f", dashed: target {target:g} {unit}"
@@ -279,11 +280,6 @@ def _save(figure: Figure, path: str | Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format=Path(path).suffix[1:])
     write_bytes(path, buffer.getvalue())
-
-
-def _three_digits(value: float) -> str:
-    """At most three significant digits, without a power of ten below a million."""
-    return f"{float(f'{value:.3g}'):g}"
 
 
 def _mean(values: Float[np.ndarray, "n"]) -> float:

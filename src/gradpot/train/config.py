@@ -296,18 +296,16 @@ def override(tables: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
         if key in given:
             raise InputError(f"{key} is given twice; leave one out")
         given.add(key)
-        put(tables, key, _value(key, value))
+        parsed: Any = value
+        try:
+            parsed = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            pass
+        except Exception as error:  # deep nesting, thousands of digits
+            why = reason(error)
+            raise InputError(f"{key} cannot be read from {shown(value)}: {why}") from error
+        put(tables, key, parsed)
     return tables
-
-
-def _value(key: str, text: str) -> Any:
-    """A value as TOML, or the text itself."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-    except Exception as error:  # deep nesting, thousands of digits
-        raise InputError(f"{key} cannot be read from {shown(text)}: {reason(error)}") from error
 
 
 def put(tables: dict[str, Any], dotted: str, value: Any) -> None:
