@@ -19,7 +19,7 @@ from gradpot.graph.graph import Graph, Properties
 from gradpot.potential.device import device
 from gradpot.potential.potential import Potential
 from gradpot.train.loss import PENALTIES, Weights, penalty, rescaled, weighted
-from gradpot.train.optimizers import Muon
+from gradpot.train.muon import Muon
 from gradpot.train.step import gradients
 from gradpot.train.weights import flatten, layout, stacks
 from variants import ONE_FORM_EACH, small

@@ -77,8 +77,11 @@ def test_values_are_typed():
         ("trian.epochs=5", r"unknown key 'trian' \(did you mean train\?\); known: data, model"),
         ("train.epochs=0", r"train.epochs is 0 but must be greater than or equal to 1"),
         ("train.batch_size=ten", "train.batch_size is 'ten' but must be a valid integer"),
-        ("train.optimizer=sgd", "train.optimizer is 'sgd' but must be 'muon', 'adam' or 'adamw'"),
-        ("train.optimizer=[1]", r"train.optimizer is \[1\] but must be 'muon', 'adam' or 'adamw'"),
+        (
+            "train.optimizer=sgd",
+            "train.optimizer is 'sgd' but must be 'muon', 'soap', 'soap-muon',",
+        ),
+        ("train.optimizer=[1]", r"is \[1\] but must be 'muon', .*, 'adam' or 'adamw'"),
         ("train.schedule=x", "train.schedule is 'x' but must be 'cosine', 'plateau' or 'constant'"),
         ("train.dtype=float16", "train.dtype is 'float16' but must be 'float32' or 'float64'"),
         ("rescale.mode=x", "rescale.mode is 'x' but must be 'none', 'offset', 'constant', "),

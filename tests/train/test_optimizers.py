@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from gradpot.models import MODELS, build
-from gradpot.train.optimizers import OPTIMIZERS, Muon, orthogonal
+from gradpot.train.muon import Muon, orthogonal
+from gradpot.train.optimizers import OPTIMIZERS
 from gradpot.train.weights import by_name, flatten, layout, stacks
 
 

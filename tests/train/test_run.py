@@ -200,7 +200,7 @@ def test_other_data_is_not_resumed(tmp_path):
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "plateau", "constant"])
-@pytest.mark.parametrize("optimizer", ["muon", "adam", "adamw"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_schedules_and_optimizers(tmp_path, schedule, optimizer):
     keys = (f"train.schedule={schedule}", f"train.optimizer={optimizer}", "train.weight_decay=1e-6")
     run(tmp_path / "run", "train.epochs=6", "train.plateau_patience=1", *keys)

@@ -61,7 +61,7 @@ def train(
     train.epochs                 passes over the training set
     train.max_minutes            time limit
     train.batch_size             frames per step
-    train.optimizer              muon, adam or adamw
+    train.optimizer              muon, soap, soap-muon, adam or adamw
     train.learning_rate          highest learning rate
     train.compile                auto, true or false
     seed                         of split, weights and order
