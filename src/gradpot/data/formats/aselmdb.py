@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from gradpot.data.formats.ase_files import Loaded, of_rows, with_labels
-from gradpot.data.formats.boundary import CONVERT, check_size, reading
+from gradpot.data.formats.boundary import CONVERT, check_size, needed, reading
 from gradpot.data.raw import Keys, Raw
 from gradpot.errors import InputError
 
@@ -82,13 +82,7 @@ def records(path: Path) -> Iterator[tuple[bytes, bytes]]:
     Raises:
         InputError: lmdb is not installed, or the file is damaged.
     """
-    try:
-        import lmdb
-    except ImportError as error:
-        raise InputError(
-            f"reading {path} needs lmdb; install it: pip install gradpot[formats]"
-        ) from error
-    home = str(Path(lmdb.__file__).parents[1])
+    home = str(Path(needed(path, "lmdb").__file__).parents[1])
     command = [sys.executable, "-I", "-c", CHILD, home, str(path.absolute())]
     left = path.stat().st_size
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:

@@ -1,7 +1,9 @@
-"""The boundary of a reader: one line about a damaged file, and sizes before allocation."""
+"""The boundary of a reader: damaged files, missing libraries, and sizes before allocation."""
 
 from contextlib import AbstractContextManager
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from gradpot.errors import InputError, damaged
 from gradpot.process import memory_bytes
@@ -20,6 +22,20 @@ def reading(path: Path, what: str) -> AbstractContextManager[None]:
         what: what it is read as, such as "HDF5".
     """
     return damaged(f"cannot read {path} as {what}; write it again, or {CONVERT}")
+
+
+def needed(path: Path, library: str) -> Any:
+    """A library that not everybody has installed.
+
+    Raises:
+        InputError: it is not installed; the message says how to.
+    """
+    try:
+        return import_module(library)
+    except ImportError as error:
+        raise InputError(
+            f"reading {path} needs {library}; install it: pip install gradpot[formats]"
+        ) from error
 
 
 def check_size(path: Path, n_atoms: int) -> None:

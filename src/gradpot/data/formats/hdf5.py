@@ -15,7 +15,7 @@ from ase.data import atomic_numbers
 from jaxtyping import Num
 
 from gradpot.data.declared import Declared
-from gradpot.data.formats.boundary import check_size, reading
+from gradpot.data.formats.boundary import check_size, needed, reading
 from gradpot.data.raw import Keys, Raw
 from gradpot.errors import InputError
 
@@ -122,12 +122,7 @@ def read_hdf5(path: Path, wanted: Keys) -> Raw:
         InputError: h5py is not installed, the file is damaged, no group has structures, there are
             several levels of theory, or the arrays of a group do not fit together.
     """
-    try:
-        import h5py
-    except ImportError as error:
-        raise InputError(
-            f"reading {path} needs h5py; install it: pip install gradpot[formats]"
-        ) from error
+    h5py = needed(path, "h5py")
     with reading(path, "HDF5 of groups of conformers"), h5py.File(path, "r") as file:
         groups = find_groups(path, file)
         check_size(path, sum(g.n_frames * g.n_atoms for g in groups))
@@ -175,10 +170,9 @@ def find_groups(path: Path, file: Any) -> list[Group]:
     Raises:
         InputError: there is none, or positions have no conformers and atoms.
     """
-    import h5py
-
     items: list[Any] = [file]
-    file.visititems(lambda _, item: items.append(item) if isinstance(item, h5py.Group) else None)
+    # datasets have no keys
+    file.visititems(lambda _, item: items.append(item) if hasattr(item, "keys") else None)
     found = []
     for item in items:
         positions = next((key for key in POSITIONS if key in item), None)

@@ -40,8 +40,7 @@ def choose(frames: Sequence[Collection[str]], wanted: Keys) -> tuple[list[Keys],
     """
     kinds = Counter(frozenset(frame) for frame in frames)
     offers = {
-        kind: [Keys(_first(energies, kind), _first(forces, kind)) for energies, forces in families]
-        for families in [list(FAMILIES.values())]
+        kind: [Keys(_first(e, kind), _first(f, kind)) for e, f in FAMILIES.values()]
         for kind in kinds
     }
     count = [
