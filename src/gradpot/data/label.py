@@ -124,50 +124,39 @@ def label(
         if name not in calculator.implemented_properties:
             kind = type(calculator).__name__
             raise InputError(f"{kind} gives no {name}; choose another calculator")
-    plain = [_plain(*pair) for pair in enumerate(structures)]
-    with locked(Path(out)):
-        return _label(plain, calculator, Path(out), skip_failures, progress)
-
-
-def _label(
-    structures: list[Atoms],
-    calculator: BaseCalculator,
-    out: Path,
-    skip_failures: bool,
-    progress: bool,
-) -> Labeled:
-    """`label` for plain structures into a file that belongs to this process."""
-    frames_file = _frames_file(out, structures)
-    skipped_file = frames_file.with_name(frames_file.name + ".skipped.json")
-    skipped: dict[int, str] = {}
-    if skipped_file.exists():
-        skipped = {int(i): reason for i, reason in json.loads(skipped_file.read_text()).items()}
-    todo = [i for i in range(len(structures)) if i not in skipped]
-    n_found = _check_found(frames_file, [structures[i] for i in todo], method(calculator))
-    # None: no bar where there is no terminal
-    shown = {"desc": "label", "unit": " structures", "disable": None if progress else True}
-    n_labeled = 0
-    with open(frames_file, "a") as file, tqdm(initial=n_found, total=len(todo), **shown) as bar:
-        for i in todo[n_found:]:
-            try:
-                frame = labeled(structures[i], calculator)
-            except (RuntimeError, ArithmeticError, ValueError) as error:  # ASE raises RuntimeError
-                reason = str(error).strip() or type(error).__name__
-                if not skip_failures:
-                    raise InputError(
-                        f"structure {i} (counted from 0) failed: {reason}; those before it are in "
-                        f"{frames_file}. Correct or remove it, or add --skip-failures"
-                    ) from error
-                skipped[i] = reason
-                write_json(skipped_file, skipped)
-            else:
-                ase.io.write(file, frame, format="extxyz")
-                file.flush()
-                n_labeled += 1
-            bar.update()
-    if out.suffix == ".npz":
-        pack([frames_file], out)
-        frames_file.unlink()
+    out, plain = Path(out), [_plain(*pair) for pair in enumerate(structures)]
+    with locked(out):
+        frames_file = _frames_file(out, plain)
+        skipped_file = frames_file.with_name(frames_file.name + ".skipped.json")
+        skipped: dict[int, str] = {}
+        if skipped_file.exists():
+            skipped = {int(i): reason for i, reason in json.loads(skipped_file.read_text()).items()}
+        todo = [i for i in range(len(plain)) if i not in skipped]
+        n_found = _check_found(frames_file, [plain[i] for i in todo], method(calculator))
+        n_labeled = 0
+        # None: no bar where there is no terminal
+        shown = {"desc": "label", "unit": " structures", "disable": None if progress else True}
+        with open(frames_file, "a") as file, tqdm(initial=n_found, total=len(todo), **shown) as bar:
+            for i in todo[n_found:]:
+                try:
+                    frame = labeled(plain[i], calculator)
+                except (RuntimeError, ArithmeticError, ValueError) as error:  # ASE: RuntimeError
+                    reason = str(error).strip() or type(error).__name__
+                    if not skip_failures:
+                        raise InputError(
+                            f"structure {i} (counted from 0) failed: {reason}; those before it are "
+                            f"in {frames_file}. Correct or remove it, or add --skip-failures"
+                        ) from error
+                    skipped[i] = reason
+                    write_json(skipped_file, skipped)
+                else:
+                    ase.io.write(file, frame, format="extxyz")
+                    file.flush()
+                    n_labeled += 1
+                bar.update()
+        if out.suffix == ".npz":
+            pack([frames_file], out)
+            frames_file.unlink()
     return Labeled(n_labeled, n_found, skipped)
 
 
