@@ -93,7 +93,6 @@ def to_stress(
     Raises:
         InputError: the shape does not fit the label's order, or a number is infinite.
     """
-    check(label)
     n_frames, size = volume.shape[0], 9 if label.order == "matrix" else 6
     if values.shape[:1] != volume.shape or values[0].size != size:
         raise InputError(

@@ -118,11 +118,11 @@ def evaluate_file(
             "other names, add --energy-key NAME --forces-key NAME; --out FILE.extxyz writes the "
             f"predictions ({'; '.join(left_out)})"
         )
-    compared = frames.take(np.flatnonzero(can))
-    for notice in (*left_out, *(suspicions(compared, random_split=False) if can.any() else ())):
+    labeled = frames.take(np.flatnonzero(can))
+    for notice in (*left_out, *(suspicions(labeled, random_split=False) if can.any() else ())):
         say(notice)
     if not out:
-        frames, can = compared, can[can]
+        frames, can = labeled, can[can]
     potential.check_elements(np.unique(frames.numbers))
     data = dataset(
         frames, potential.cutoff, dtype=potential.dtype, triplets=potential.uses_triplets

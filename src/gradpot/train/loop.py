@@ -160,19 +160,17 @@ def _validate(task: Task, state: State, done: float) -> dict:
     # reference energies were subtracted from the labels
     bare = Potential(state.average, dict.fromkeys(candidate.references, 0.0), candidate.scale)
     errors = errors_of(bare, task.data, torch.from_numpy(task.parts.valid))
-    train = task.plan.config.train
+    train, now = task.plan.config.train, {"epoch": state.epoch, "step": state.step}
     if state.count_validation(score(errors, task), train.plateau_patience, train.plateau_factor):
         note = {
-            "epoch": state.epoch,
-            "step": state.step,
+            **now,
             "valid": errors,
             "rescaling": task.rescaling._asdict(),
             "config": task.plan.config.model_dump(),
         }
         save(candidate, task.out / "model.safetensors", note)
     row = {
-        "epoch": state.epoch,
-        "step": state.step,
+        **now,
         "seconds": round(state.wall_s, 3),
         "learning_rate": learning_rate(task.plan, state, done),
         "train_loss": state.loss_sum / max(1, state.loss_steps),
