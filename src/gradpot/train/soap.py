@@ -91,7 +91,7 @@ class SOAP(Optimizer):
 
 
 def _squares(x: Float[Tensor, "n n_rows n_columns"]) -> list[tuple[str, Tensor]]:
-    """Both squares, x xᵀ and xᵀ x, with the names of their sides; none for a side that is too long."""
+    """Both squares, x xᵀ and xᵀ x, by their sides; none for a side that is too long."""
     sides = (("rows", x.shape[-2], x, x.mT), ("columns", x.shape[-1], x.mT, x))
     return [(name, a @ b) for name, length, a, b in sides if length <= LONGEST]
 
