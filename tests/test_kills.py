@@ -5,7 +5,7 @@ end with exactly what an undisturbed one writes. A full disk is a limit on the s
 needs no administrator; the system refuses to write beyond it, in the middle of a line.
 """
 
-import hashlib
+import io
 import json
 import random
 import re
@@ -27,6 +27,7 @@ from ase import Atoms
 from ase.build import molecule
 
 import gradpot
+from gradpot.data.catalog import catalog
 from gradpot.data.label import complete_frames
 from gradpot.md.dynamics import read_log
 from gradpot.potential.checkpoint import read_tensors
@@ -34,6 +35,7 @@ from gradpot.train.folder import metrics
 
 pytestmark = pytest.mark.slow
 KILLS = FULL_DISKS = 10
+FETCHED_FRAMES = 14_000
 SMALL = "data.n_train=60 data.n_valid=10 data.n_test=10 model.width=16 model.n_layers=1 seed=1"
 SMALL += " train.epochs=25 train.save_every_s=0 train.valid_every=1 train.compile=false"
 
@@ -268,22 +270,33 @@ class Slow(BaseHTTPRequestHandler):
         pass
 
 
-FETCH = """
-import sys
-from pathlib import Path
-from gradpot.data.catalog import download
-part = Path("file.part")
-if not Path("file").exists():
-    download.resume(sys.argv[1], "file", part=part)
+FETCH = f"""
+from gradpot.data.catalog import catalog
+entry = catalog.find("md17:uracil")._replace(frames={FETCHED_FRAMES}, bytes=None)
+catalog.entries = lambda: {{"md17:uracil": entry}}
+catalog.fetch("md17:uracil")
 """
 
 
+def made_up_set() -> bytes:
+    """An npz of 8 MB: 12 carbon atoms each, on a grid, with noise."""
+    noise = np.random.default_rng(0).normal(scale=0.01, size=(FETCHED_FRAMES, 12, 3))
+    places = 1.5 * np.indices((3, 2, 2)).reshape(3, 12).T
+    content = io.BytesIO()
+    labels = {"E": noise.sum(axis=(1, 2)), "F": noise}
+    np.savez(content, z=np.full(12, 6), R=places + noise, **labels)
+    return content.getvalue()
+
+
 @pytest.mark.parametrize("how", ["killed", "filled"])
-def test_downloads(tmp_path, how):
-    Slow.content = np.random.default_rng(0).bytes(8_000_000)
+def test_downloads(tmp_path, monkeypatch, how):
+    Slow.content = made_up_set()
+    monkeypatch.setenv(catalog.FOLDER_VARIABLE, str(tmp_path))
+    path = catalog.path_of(catalog.find("md17:uracil"))
     server = HTTPServer(("127.0.0.1", 0), Slow)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    words = [sys.executable, "-c", FETCH, f"http://127.0.0.1:{server.server_port}/x"]
+    monkeypatch.setenv(catalog.MIRROR_VARIABLE, f"http://127.0.0.1:{server.server_port}")
+    words = [sys.executable, "-c", FETCH]
     chance, n = random.Random(0), 0
     for _ in range(10):
         most = chance.randrange(1000, len(Slow.content)) if how == "filled" else 0
@@ -295,16 +308,21 @@ def test_downloads(tmp_path, how):
 
         process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.DEVNULL, preexec_fn=limit)
         if how == "killed":
-            time.sleep(chance.uniform(0.3, 1.0))
+            part, end = path.with_stem(path.stem + ".part"), time.monotonic() + 120
+            before = part.stat().st_size if part.exists() else -1
+            while process.poll() is None and (not part.exists() or part.stat().st_size <= before):
+                assert time.monotonic() < end
+                time.sleep(0.005)
+            time.sleep(chance.uniform(0, 0.1))
             process.kill()
         n += process.wait() != 0
-        if (tmp_path / "file").exists():  # only as a whole, even if the process ended otherwise
-            assert (tmp_path / "file").read_bytes() == Slow.content
+        if path.exists():  # only as a whole, even if the process ended otherwise
+            assert path.read_bytes() == Slow.content
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     server.shutdown()
     server.server_close()
     assert done.returncode == 0, done.stderr
-    wanted = hashlib.sha256(Slow.content).hexdigest()
-    assert hashlib.sha256((tmp_path / "file").read_bytes()).hexdigest() == wanted
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert path.read_bytes() == Slow.content
+    names = {each.name for each in tmp_path.rglob("*") if each.is_file()}
+    assert names <= {path.name, f"{path.name}.sha256"}, names
     print(f"{n} of 10 disturbed")
