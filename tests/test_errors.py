@@ -22,8 +22,6 @@ MEANT = [
     (lambda: look_up("shifted_softplus"), "ssp"),
     (lambda: look_up("leaky_relu"), "leaky_irelu"),
     (lambda: look_up("irellu"), "irelu"),
-    (lambda: build("PaiNN"), "painn"),
-    (lambda: build("SchNet"), "schnet"),
     (lambda: build("dimenet"), "dimenet++"),
     (lambda: build("DimeNetPP"), "dimenet++"),
     (lambda: build("gemnet"), "gemnet-dt"),

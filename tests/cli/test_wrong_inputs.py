@@ -146,7 +146,7 @@ TABLE = [
     ("train seed=-1", r"seed is -1 but must be greater than or equal to 0"),
     ("train seed=99999999999999999999", r"seed is 9{20} but must be less than"),
     # models
-    (f"{NEW} --model mace", r"unknown model 'mace'; known: schnet, painn"),
+    (f"{NEW} --model mace", r"unknown model 'mace'; known: gaunt, schnet, painn"),
     (
         f"{NEW} --activation swish",
         r"unknown activation 'swish' \(did you mean silu\?\)",

@@ -70,9 +70,10 @@ def build(name: str, **arguments: object) -> Model:
         InputError: the model, one of its arguments or a value is unknown, or the package that the
             model comes from is not installed.
     """
+    name = other_names.in_lower_case({"name": name})["name"]
     spec = specification(name, **arguments)
-    model = model_class(spec["name"])(**{k: v for k, v in spec.items() if k != "name"})
-    model.spec = spec
+    model = model_class(name)(**spec)
+    model.spec = {"name": name, **spec}
     return model
 
 
@@ -98,7 +99,7 @@ def model_class(name: str) -> type[Model]:
 
 
 def specification(name: str, **arguments: object) -> dict[str, Any]:
-    """Name and all arguments of a model, checked, without making the model."""
+    """All arguments of a model, checked, without making the model."""
     spec = other_names.in_lower_case({"name": name, **arguments})
     name, arguments = spec.pop("name"), spec
     parameters = inspect.signature(model_class(name), eval_str=True).parameters
@@ -111,7 +112,7 @@ def specification(name: str, **arguments: object) -> dict[str, Any]:
             raise InputError(f"{key} is {value!r} but must be {KINDS.get(kind, kind)}")
         if value != parameters[key].default:
             _check_value(key, value)
-    return {"name": name, **{key: arguments.get(key, p.default) for key, p in parameters.items()}}
+    return {key: arguments.get(key, p.default) for key, p in parameters.items()}
 
 
 def saved_specification(spec: Mapping[str, Any]) -> dict[str, Any]:
