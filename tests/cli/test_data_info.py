@@ -6,6 +6,8 @@ import sys
 
 import numpy as np
 import pytest
+from ase.build import bulk
+from ase.io import write
 from commands import gradpot
 from typer.testing import CliRunner
 
@@ -31,6 +33,7 @@ def info(*arguments):
     return CliRunner().invoke(app, ["data", "info", *arguments], catch_exceptions=False)
 
 
+EV = ("--energy-unit", "eV", "--length-unit", "Ang")
 TOLD = ("--energy-unit", "kcal/mol", "--length-unit", "Ang")
 
 
@@ -46,6 +49,43 @@ def test_json_and_nothing_else(file):
     assert summary["frames"] == 20
     assert summary["missing"] == {"energy": 0, "forces": 0, "stress": 20}
     assert summary["warnings"] == [w for w in summary["warnings"] if "add up to zero" in w]
+
+
+def test_structures_without_labels(tmp_path):
+    """What a user wants to know of a POSCAR: formula, cell, shortest distance; no labels."""
+    write(tmp_path / "POSCAR", bulk("NaCl", "rocksalt", 5.6, cubic=True))
+    summary = json.loads(info(str(tmp_path / "POSCAR"), "--json").stdout)
+    assert summary["formulas"] == ["Cl4Na4"]
+    assert summary["cell_A_deg"] == pytest.approx([5.6, 5.6, 5.6, 90, 90, 90])
+    assert summary["shortest_distance_A"] == pytest.approx(2.8)
+    table = " ".join(info(str(tmp_path / "POSCAR")).stdout.split())
+    for words in ("1 (Cl4Na4)", "5.600 5.600 5.600, 90.0 90.0 90.0", "gradpot label adds them"):
+        assert words in table
+    assert "found no problems" not in table
+
+
+@pytest.mark.parametrize(
+    ("energies", "shown"),
+    [
+        ([-4209.61, -4209.99], "-4209.990 to -4209.610 (std 0.190)"),
+        ([-1099.7, -27544.6], "-27545 to -1100 (std 13222)"),
+        ([-13.5872, -13.5872], "-13.5872"),
+        ([1e-9, 2e-9], "0.000000 to 0.000000 (std 0.000000)"),
+    ],
+)
+def test_digits_follow_the_spread(tmp_path, energies, shown):
+    path = tmp_path / "two.npz"
+    np.savez(path, R=[[[0.0, 0, 0]]] * 2, z=[2], E=energies, F=np.zeros((2, 1, 3)))
+    [row] = [r for r in info(str(path), *EV).stdout.splitlines() if "energy / eV" in r]
+    assert row.split("│")[2].strip() == shown
+
+
+def test_a_row_for_labels_that_some_frames_lack_only(tmp_path):
+    path = tmp_path / "two.npz"
+    np.savez(path, R=[[[0.0, 0, 0]]] * 2, z=[2], E=[1.0, np.nan], F=np.zeros((2, 1, 3)))
+    table = info(str(path), *EV).stdout
+    [row] = [r for r in table.splitlines() if "without label" in r]
+    assert row.split("│")[2].strip() == "energy 1"
 
 
 def test_real_file_with_stress(data):

@@ -1,9 +1,13 @@
 """`gradpot data info`: what a data file holds, and what looks wrong."""
 
+from math import floor, log10
 from typing import Any
 
 from gradpot.cli import Json, data_app, print_json
 from gradpot.cli.reading import DataFile, Reading, options
+
+# of a number in double precision, after sums over many frames
+ROUNDING = 1e-10
 
 
 @data_app.command("info")
@@ -46,46 +50,74 @@ def info(
 
 def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """Label and value of each line of the table."""
-    forces, net = summary["forces_eV_A"], summary["net_force_eV_A"]
+    forces, net, cell = (summary[k] for k in ("forces_eV_A", "net_force_eV_A", "cell_A_deg"))
     distance, stress = summary["shortest_distance_A"], summary["stress"]
     spread, isolated = summary["energy_without_atoms_std_eV"], summary["isolated_atoms"]
     rms = "rms of components"
-    of_forces = forces and f"{rms} {forces['rms']:.4g}, largest vector {forces['max']:.4g}"
-    of_stress = stress and f"{rms} {stress['rms_meV_A3']:.4g} ({stress['rms_GPa']:.3g} GPa)"
+    of_forces, of_stress = "none", ""
+    if forces:
+        of_forces = f"{rms} {_digits(forces['rms'], 4)}, largest vector {_digits(forces['max'], 4)}"
+    if stress:
+        gpa = _digits(stress["rms_GPa"], 3)
+        of_stress = f"{rms} {_digits(stress['rms_meV_A3'], 4)} ({gpa} GPa)"
+    of_net = net and f"up to {_digits(net['max'], 2)} (frame {net['frame']})"
+    sizes, formulas = summary["n_atoms"], ", ".join(summary["formulas"])
+    some_lack = {k: n for k, n in summary["missing"].items() if 0 < n < summary["frames"]}
+    count = f"{summary['frames']}, compositions: {summary['compositions']}"
     rows = [
-        ("frames", f"{summary['frames']}, compositions: {summary['compositions']}"),
-        ("atoms per frame", _range(summary["n_atoms"], "d")),
+        ("frames", f"{count} ({formulas})" if formulas else count),
+        ("atoms per frame", " to ".join(map(str, sorted(set(sizes.values()))))),
         ("elements", ", ".join(f"{e} {n}" for e, n in summary["elements"].items())),
         ("periodic", f"{summary['periodic_frames']} frames"),
         ("isolated atoms", f"{isolated}, which are set aside as references" if isolated else ""),
-        ("energy / eV", _range(summary["energy_eV"], ".4f")),
-        ("  less fitted atoms", "" if spread is None else f"std {spread:.4g}"),
-        ("energy per atom / eV", _range(summary["energy_per_atom_eV"], ".4f")),
-        ("forces / eV/Å", of_forces or "none"),
-        ("stress / meV/Å³", of_stress or ""),
-        ("net force / eV/Å", f"up to {net['max']:.2g} (frame {net['frame']})" if net else "none"),
+        ("energy / eV", _range(summary["energy_eV"], 4) or "none"),
+        ("  less fitted atoms", "" if spread is None else f"std {_digits(spread, 4)}"),
+        ("energy per atom / eV", _range(summary["energy_per_atom_eV"], 4)),
+        ("forces / eV/Å", of_forces),
+        ("stress / meV/Å³", of_stress),
+        ("net force / eV/Å", of_net or ""),
         ("shortest distance / Å", "none" if distance is None else f"{distance:.3f}"),
-        ("cell volume / Å³", _range(summary["cell_volume_A3"], ".1f")),
+        (
+            "cell / Å, °",
+            f"{' '.join(f'{x:.3f}' for x in cell[:3])}, {' '.join(f'{x:.1f}' for x in cell[3:])}"
+            if cell
+            else "",
+        ),
+        ("cell volume / Å³", _range(summary["cell_volume_A3"], 1)),
         ("duplicates", f"{summary['duplicates']} frames"),
-        ("without label", ", ".join(f"{k} {n}" for k, n in summary["missing"].items())),
+        ("without label", ", ".join(f"{k} {n}" for k, n in some_lack.items())),
     ]
     rows = [row for row in rows if row[1]]
+    labeled = summary["energy_eV"] or forces
     for label, difference, found in (
-        ("energies and forces", "ΔE against −F·ΔR", summary["consistency"]),
+        ("energies and forces", "ΔE against −F·ΔR", labeled and summary["consistency"]),
         ("energies and stress", "ΔE against V σ:ε", summary["stress_consistency"]),
     ):
         if found:
             rows.append((label, f"{found['verdict']}: {found['text']}"))
         if found and "slope" in found:
-            slope = f"slope {found['slope']:.3g}, correlation {found['correlation']:.3g}"
-            pairs = f"{found['n_pairs']} pairs {found['distance']:.2g} Å apart"
+            slope = f"slope {_digits(found['slope'], 3)}"
+            slope += f", correlation {_digits(found['correlation'], 3)}"
+            pairs = f"{found['n_pairs']} pairs {_digits(found['distance'], 2)} Å apart"
             rows.append((f"  {difference}", f"{slope}, {pairs}"))
     return rows
 
 
-def _range(values: dict[str, float] | dict[str, int] | None, form: str) -> str:
+def _range(values: dict[str, float] | None, decimals: int) -> str:
+    """From the lowest to the highest value, to three digits of the standard deviation.
+
+    Args:
+        decimals: if all values are the same.
+    """
     if values is None:
-        return "none"
-    low, high = format(values["min"], form), format(values["max"], form)
-    spread = f" (std {values['std']:.4g})" if "std" in values and low != high else ""
-    return (low if low == high else f"{low} to {high}") + spread
+        return ""
+    low, high, std = (values[key] for key in ("min", "max", "std"))
+    if std <= ROUNDING * max(abs(low), abs(high)):
+        return f"{low:.{decimals}f}"
+    shown = min(6, max(0, 2 - floor(log10(std))))
+    return f"{low:.{shown}f} to {high:.{shown}f} (std {std:.{shown}f})"
+
+
+def _digits(value: float, n: int) -> str:
+    """A number to `n` digits, trailing zeros included; 0 for a rounding error."""
+    return f"{value:#.{n}g}".rstrip(".") if abs(value) > ROUNDING else "0"

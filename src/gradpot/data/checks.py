@@ -3,7 +3,8 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-from ase.data import atomic_numbers, chemical_symbols, covalent_radii
+from ase.data import atomic_numbers, covalent_radii
+from ase.geometry import cell_to_cellpar
 from jaxtyping import Float
 
 from gradpot.data.consistency import check_forces, check_stress, sample
@@ -25,6 +26,10 @@ CUTOFFS = (1.5, 3.0, 6.0)
 MIN_STEPS = 10
 # frames in which training and `eval` look for suspicious labels: this many take about a second
 INSPECTED = 5_000
+# formulas that a summary names
+LISTED = 5
+# Å; files round the components of cells
+SAME_CELL = 1e-4
 # begins a notice of a reader that is a warning
 WARNING = "warning: "
 # stands for a charge that is not known
@@ -60,14 +65,16 @@ def inspect(frames: Frames, random_split: bool = True) -> dict[str, Any]:
     Args:
         random_split: also warn of what would spoil a random split, but no other split.
     """
-    counts, periodic = np.bincount(frames.numbers), frames.pbc.all(1)
+    counts, periodic = frames.composition.sum(axis=0).tolist(), frames.pbc.all(1)
+    formulas = frames.formulas
     energy = np.where(frames.isolated, np.nan, frames.energy)
     summary = {
         "frames": int(frames.n_atoms.shape[0]),
         "atoms": int(frames.n_atoms.sum()),
-        "elements": {chemical_symbols[z]: int(counts[z]) for z in np.flatnonzero(counts)},
+        "elements": dict(zip(frames.symbols, counts)),
         "n_atoms": {"min": int(frames.n_atoms.min()), "max": int(frames.n_atoms.max())},
-        "compositions": frames.n_compositions,
+        "compositions": len(formulas),
+        "formulas": formulas if len(formulas) <= LISTED else [],
         "periodic_frames": int(frames.pbc.any(1).sum()),
         "energy_eV": _range(energy),
         "energy_per_atom_eV": _range(energy / frames.n_atoms),
@@ -75,6 +82,7 @@ def inspect(frames: Frames, random_split: bool = True) -> dict[str, Any]:
         "forces_eV_A": force_sizes(frames),
         "stress": stress_size(frames),
         "shortest_distance_A": shortest_distance(frames),
+        "cell_A_deg": only_cell(frames),
         "cell_volume_A3": _range(volume(frames.cell[periodic])),
         "duplicates": n_duplicates(frames),
         "net_force_eV_A": largest_net_force(frames),
@@ -161,6 +169,14 @@ def step_share(frames: Frames) -> float | None:
     return near / far if far > 0 else None
 
 
+def only_cell(frames: Frames) -> list[float] | None:
+    """Lengths in Å and angles in degrees of the cell; None if cells differ or there are none."""
+    cells = frames.cell[frames.pbc.any(1)]
+    if not cells.size or np.ptp(cells, axis=0).max() > SAME_CELL:
+        return None
+    return cell_to_cellpar(cells[0]).tolist()
+
+
 def n_duplicates(frames: Frames) -> int:
     """How many frames repeat an earlier one exactly: same atoms, positions, cell, charge, spin."""
     return len(frames.n_atoms) - len(set(structure_hashes(frames)))
@@ -213,7 +229,7 @@ def warnings(summary: dict[str, Any], random_split: bool) -> list[str]:
     if summary["energy_eV"] is None and summary["forces_eV_A"] is None:
         found.append(
             "there are neither energies nor forces: if they are under other names, add "
-            "--energy-key NAME --forces-key NAME"
+            "--energy-key NAME --forces-key NAME; if there are none, gradpot label adds them"
         )
     for judged in (summary["consistency"], summary["stress_consistency"]):
         if judged and judged["verdict"] in ("sign error", "unit error"):

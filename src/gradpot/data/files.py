@@ -171,10 +171,12 @@ def require(
         fields = next((found[1] for found in others if found and found[1] != "no other fields"), "")
         options = " ".join(f"--{label}-key NAME" for label in absent if label != "stress")
         how = f": if it is under another name, add {options} (the file has {fields})"
+        remedy = "leave it out of the loss (weight 0), or use a file that has it"
+        if not frames.labeled.any():
+            remedy = "add labels with gradpot label, or use a file that has them"
         raise InputError(
             f"no {kind}frame has a label for {', '.join(absent)}"
-            f"{how if fields and options else ''}; leave it out of the loss (weight 0), or use a "
-            f"file that has it {hints}".strip()
+            f"{how if fields and options else ''}; {remedy} {hints}".strip()
         )
     half = half_labeled(frames).size > 0
     return tuple(

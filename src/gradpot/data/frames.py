@@ -44,12 +44,9 @@ class Frames(NamedTuple):
 
     def __repr__(self) -> str:
         """One line instead of all arrays: what there is, and which labels."""
-        symbols = [chemical_symbols[z] for z in np.unique(self.numbers).tolist()]
-        what = f"{self.n_compositions} compositions of {', '.join(symbols)}"
+        what = f"{self.n_compositions} compositions of {', '.join(self.symbols)}"
         if self.n_compositions == 1:
-            what = Formula.from_dict(dict(zip(symbols, self.composition[0].tolist()))).format(
-                "hill"
-            )
+            what = self.formulas[0]
         labels = {"energies": self.energy, "forces": self.forces, "stress": self.stress}
         known = [name for name, values in labels.items() if np.isfinite(values).any()]
         size = f"{self.n_atoms.shape[0]} frames, {self.numbers.shape[0]} atoms"
@@ -109,6 +106,18 @@ class Frames(NamedTuple):
     def n_compositions(self) -> int:
         """How many different chemical formulas there are."""
         return np.unique(self.composition, axis=0).shape[0]
+
+    @property
+    def symbols(self) -> list[str]:
+        """Chemical symbols of the columns of `composition`."""
+        return [chemical_symbols[z] for z in np.unique(self.numbers).tolist()]
+
+    @property
+    def formulas(self) -> list[str]:
+        """The different chemical formulas, each in Hill order, such as C2H6O."""
+        kinds = np.unique(self.composition, axis=0).tolist()
+        counts = [{s: n for s, n in zip(self.symbols, kind) if n} for kind in kinds]
+        return sorted(Formula.from_dict(count).format("hill") for count in counts)
 
     def fingerprint(self) -> str:
         """A hash of structures and labels: equal for equal data in any format."""

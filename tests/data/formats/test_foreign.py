@@ -12,7 +12,7 @@ import pytest
 from ase.build import bulk
 from ase.io import write
 
-from gradpot.data.files import read, read_structures
+from gradpot.data.files import read, read_structures, require
 from gradpot.errors import InputError
 
 FILES = Path(__file__).parent / "files"
@@ -103,8 +103,13 @@ def test_folders(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.cif", "POSCAR", "a.pdb"])
-def test_structures_alone_are_read_for_dynamics_and_not_for_training(tmp_path, name):
+def test_structures_alone_are_read_and_not_trained_on(tmp_path, name):
     write(tmp_path / name, bulk("NaCl", "rocksalt", 5.6))
     assert str(read_structures(tmp_path / name)[0].symbols) in ("NaCl", "ClNa")
-    with pytest.raises(InputError, match=r"structures without energies and forces: label them"):
-        read(tmp_path / name)
+    frames = read(tmp_path / name)
+    assert frames.formulas == ["ClNa"]
+    assert not frames.labeled.any()
+    [said] = [text for text in frames.notices if text.startswith("no ")]
+    assert re.fullmatch("no labels: files of the format .* have none", said)
+    with pytest.raises(InputError, match=r"no frame has a label .* add labels with gradpot label"):
+        require(frames)

@@ -72,18 +72,15 @@ def read_ase(path: Path, wanted: Keys) -> Raw:
     """What a file that ASE reads holds, in ASE's units unless an extxyz file states others.
 
     Raises:
-        InputError: ASE cannot read the file, its format has no labels, or one has a wrong shape.
+        InputError: ASE cannot read the file, or a label has a wrong shape.
     """
     from ase.io.formats import filetype
 
     raw = with_labels(path, load(path), wanted)
-    if raw.energy is None and raw.forces is None:
-        kind = filetype(str(path), guess=False)
-        if kind in STRUCTURES:
-            raise InputError(
-                f"{path} is a file of the format {kind}, which holds structures without energies "
-                "and forces: label them with gradpot label"
-            )
+    kind = filetype(str(path), guess=False)
+    if raw.energy is None and raw.forces is None and kind in STRUCTURES:
+        said = [text for text in raw.notices if not text.startswith(("no energies", "no forces"))]
+        return raw._replace(notices=(*said, f"no labels: files of the format {kind} have none"))
     return raw
 
 
