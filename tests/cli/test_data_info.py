@@ -1,8 +1,6 @@
 """`gradpot data info`: its table, its JSON and its errors."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -99,36 +97,15 @@ def test_real_file_with_stress(data):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ((), "--energy-unit and --length-unit"),
         (TOLD[:2], "add --length-unit"),
         ((*TOLD, "--force-unit", "newton"), "unknown force unit 'newton'"),
         (("--energy-unit", "cal", "--length-unit", "Ang"), "unknown energy unit 'cal'"),
-        ((*TOLD, "--stress-key", "s"), "missing: --stress-unit, --stress-order, --stress-sign"),
     ],
 )
 def test_mistakes_are_input_errors(file, options, message):
     with pytest.raises(InputError) as error:
         info(file, *options)
     assert message in str(error.value)
-
-
-def test_a_mistake_is_one_line_and_code_two(file):
-    run = subprocess.run(
-        [sys.executable, "-m", "gradpot", "data", "info", file], capture_output=True, text=True
-    )
-    assert run.returncode == 2
-    assert run.stdout == ""
-    assert run.stderr.startswith("error: ")
-    assert run.stderr.count("\n") == 1
-
-
-def test_help_needs_no_heavy_modules():
-    code = (
-        "import sys, gradpot.cli.data;"
-        "print([m for m in ('torch', 'ase', 'numpy', 'scipy', 'rich.table') if m in sys.modules])"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "[]"
 
 
 def test_labels_under_other_names_are_missed_loudly(monkeypatch, capsys, tmp_path):
