@@ -134,8 +134,11 @@ def evaluate_file(
     predicted, labels = evaluate(potential, data, torch.arange(sizes(data).shape[0]))
     if out:
         write_predictions(out, frames, predicted, worst_first)
-    predicted, labels = (_of(compared, sizes(data), one) for one in (predicted, labels))
-    n_atoms = sizes(data)[compared]
+    atoms, n_atoms = compared.repeat_interleave(sizes(data)), sizes(data)[compared]
+    predicted, labels = (
+        Properties(some.energy[compared], some.forces[atoms], some.stress[compared])
+        for some in (predicted, labels)
+    )
     if not can.any():
         say(f"{file} has no labels: there is nothing to compare with")
     elif plot:
@@ -156,10 +159,3 @@ def _n_trained_on(frames: Frames, model: Path) -> int:
         return len(parts["train"]) if frames.has_fingerprint(str(parts["data"])) else 0
     except (OSError, ValueError, KeyError, TypeError):
         return 0
-
-
-def _of(chosen: Tensor, n_atoms: Tensor, some: Properties) -> Properties:
-    """The properties of some frames, by a mask."""
-    return Properties(
-        some.energy[chosen], some.forces[chosen.repeat_interleave(n_atoms)], some.stress[chosen]
-    )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from gradpot.data.frames import Frames
 from gradpot.errors import InputError
@@ -53,20 +53,16 @@ def write_predictions(
         of_frames |= {"gradpot_stress": stress, "stress_error": stress - frames.stress}
     order = of_frames["frame"]
     if worst_first:
-        order = _worst_first(frames, of_frames["energy_error"], of_atoms["forces_error"])
+        largest = _or_last(of_atoms["forces_error"]).max(axis=1)
+        force = np.maximum.reduceat(largest, frames.first[:-1])
+        order = np.lexsort((-_or_last(of_frames["energy_error"] / frames.n_atoms), -force))
     make = _npz if path.suffix == ".npz" else _extxyz
     write_bytes(path, make(frames, of_frames, of_atoms, order))
 
 
-def _worst_first(
-    frames: Frames,
-    energy_error: Float[np.ndarray, "n_frames"],
-    forces_error: Float[np.ndarray, "n_atoms 3"],
-) -> Int[np.ndarray, "n_frames"]:
-    largest = np.nan_to_num(np.abs(forces_error), nan=-1.0, posinf=np.inf).max(axis=1)
-    force = np.maximum.reduceat(largest, frames.first[:-1])
-    energy = np.nan_to_num(np.abs(energy_error) / frames.n_atoms, nan=-1.0, posinf=np.inf)
-    return np.lexsort((-energy, -force))
+def _or_last(errors: Float[np.ndarray, "*axes"]) -> Float[np.ndarray, "*axes"]:
+    """Sizes of errors; −1, smaller than any, where there is no label."""
+    return np.nan_to_num(np.abs(errors), nan=-1.0, posinf=np.inf)
 
 
 def _extxyz(frames: Frames, of_frames: dict, of_atoms: dict, order: np.ndarray) -> bytes:
