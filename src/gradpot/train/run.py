@@ -121,7 +121,7 @@ def _train(settings: Config, out: Path, started: bool, log: Log, watch: Watch) -
         check_names(settings)
         frames, counts = read_sets(settings.data)
     missing = require(frames, loss.energy > 0, loss.forces > 0, loss.stress > 0)
-    suspicious = suspicions(frames, settings.data.split == "random")
+    suspicious = suspicions(frames, random_split=settings.data.split == "random")
     for notice in (*frames.notices, *missing, *suspicious):
         say(notice)
     task, state = prepare(settings, frames, out, say, saved, counts)
@@ -129,13 +129,6 @@ def _train(settings: Config, out: Path, started: bool, log: Log, watch: Watch) -
         say(notice)
     if started:
         _restore(task, state, before, say)
-        if over := limit_reached(task.plan, state):
-            value = getattr(task.plan.config.train, over.removeprefix("train."))
-            done = f"{state.epoch} epochs, {state.step} steps, {state.cpu_s / 60:.2g} CPU minutes"
-            more = (
-                f"to train more: {over}=..." if over in FREE else "to train more, start a new run"
-            )
-            say(f"this run is finished ({done}): it has reached {over}={value:g}; {more}")
     write_parts(out, settings.data, frames.fingerprint(), task.parts)
     write_json(out / "rescaling.json", task.rescaling._asdict())
     # last: a folder with this file is a run
@@ -313,6 +306,11 @@ def _restore(task: Task, state: State, before: Config, say: Say) -> None:
             raise InputError(f"{file} is damaged: its counters contradict each other")
     say(f"resuming {out} at step {state.step}")
     keep_metrics(out, state.step)
+    if over := limit_reached(task.plan, state):
+        value = getattr(task.plan.config.train, over.removeprefix("train."))
+        done = f"{state.epoch} epochs, {state.step} steps, {state.cpu_s / 60:.2g} CPU minutes"
+        more = f"to train more: {over}=..." if over in FREE else "to train more, start a new run"
+        say(f"this run is finished ({done}): it has reached {over}={value:g}; {more}")
 
 
 def _flat(tables: dict, prefix: str = "") -> dict:

@@ -281,9 +281,9 @@ def _download(
         why = problem(part, whole)
         if why is None:
             part.replace(path)
-        download.forget(part)
-        if why is None:
+            download.forget(part)
             return []
+        download.forget(part)
         problems.append(f"{url}: {why}")
     return problems
 
