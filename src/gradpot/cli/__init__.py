@@ -27,7 +27,6 @@ POTENTIALS, DATA = "Potentials", "Data"
 INPUT, RUN, BUG = 2, 1, 70
 # a shell reports a process ended by signal n as exit code 128 + n
 SIGNALED = 128
-INTERRUPTED = b"interrupted: the command did not finish\n"
 # of a training run that time ended before it could learn
 TOO_SOON = 3
 
@@ -155,7 +154,7 @@ def _leave(*_signal: object) -> None:
     give_back_all()
     if sys.stderr.isatty():
         os.write(2, b"\x1b[?25h\n")  # show the cursor, which a progress bar hides
-    os.write(2, INTERRUPTED)
+    os.write(2, b"interrupted: the command did not finish\n")
     os._exit(SIGNALED + signal.SIGINT)
 
 
