@@ -144,8 +144,7 @@ def evaluate_file(
     elif plot:
         from gradpot.report.figures import parity
 
-        count = f"{n_atoms.shape[0]} frames"
-        title = f"{type(potential.model).__name__} on {Path(file).name}: {count}"
+        title = f"{type(potential.model).__name__} on {Path(file).name}: {n_atoms.shape[0]} frames"
         parity(predicted, labels, n_atoms, plot, title)
     if offset := energy_offset(predicted, labels, n_atoms):
         say(offset)
