@@ -42,6 +42,8 @@ PRESSURE = {
     "pa": ase_units.Pascal,
 }
 GPA = ase_units.GPa
+# e²/(4πε₀) in eV Å: the energy of two unit charges 1 Å apart
+COULOMB = ase_units.Hartree * ase_units.Bohr
 
 
 class Units(NamedTuple):

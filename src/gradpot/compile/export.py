@@ -73,6 +73,7 @@ def compile_potential(
         "references": {str(z): e for z, e in sorted(potential.references.items())},
         "fingerprint": fingerprint(potential),
         "seen": potential.seen and potential.seen.model_dump(),
+        "repulsion": potential.repulsion and potential.repulsion.model_dump(),
     }
     options = available(EXPORT_OPTIONS)
     options["aot_inductor.metadata"] = {"gradpot": json.dumps(header)}
@@ -140,7 +141,7 @@ def _network(potential: Potential) -> Network:
     def network(numbers: Tensor, pair_index: Tensor, pair_vec: Tensor, *others: Tensor):
         batch, cell = others[:2]
         edges = both_ways(pair_index), opposite(pair_vec)
-        raw = predict(potential.model, Graph(numbers, *edges, *others))
+        raw = predict(potential.network, Graph(numbers, *edges, *others))
         reference = sum_by(table.index_select(0, numbers), batch, cell.shape[0])
         return reference + scale * raw.energy.double(), scale * raw.forces, scale * raw.stress
 

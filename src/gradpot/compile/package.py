@@ -25,6 +25,7 @@ from gradpot.potential.header import (
     LONGEST_HEADER,
     Positive,
     References,
+    Repulsion,
     Section,
     Seen,
     energies,
@@ -60,6 +61,8 @@ class Header(Section):
     """of the potential, see `fingerprint`"""
     seen: Seen | None = None
     """None in older files"""
+    repulsion: Repulsion | None = None
+    """of the machine code; None in older files, and without repulsion"""
 
 
 class CompiledNetwork(Model):
@@ -89,7 +92,8 @@ class CompiledPotential(Potential):
         _check_machine(self.header, path)
         references = energies(self.header.references)
         network = CompiledNetwork(self.header)
-        super().__init__(network, references, self.header.scale, self.header.seen)
+        own = self.header.scale, self.header.seen, self.header.repulsion
+        super().__init__(network, references, *own)
         try:
             # the loader itself: its wrapper reads a description of the inputs at every call
             self._run = aoti_load_package(str(path), run_single_threaded=True).loader.boxed_run
@@ -218,8 +222,7 @@ def fingerprint(potential: Potential) -> str | None:
     if spec is None:
         return None
     known = [spec, sorted(potential.references.items()), potential.scale]
-    if potential.seen:
-        known.append(potential.seen.model_dump())
+    known += [record.model_dump() for record in (potential.seen, potential.repulsion) if record]
     if OWN in spec["name"]:  # its code is no part of gradpot, so it can change on its own
         file = sys.modules[type(potential.model).__module__].__file__
         known.append(Path(file or "").read_text())

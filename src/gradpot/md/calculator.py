@@ -84,7 +84,8 @@ class Calculator(AseCalculator):
         keep_memory()
         self.potential = _own_potential(potential, package.read_dtype(dtype), device, compile)
         self.neighbors = VerletList(self.potential.cutoff, skin)
-        self.novelty = Novelty(self.potential.seen, self.potential.cutoff)
+        repels = self.potential.repulsion is not None
+        self.novelty = Novelty(self.potential.seen, self.potential.cutoff, repels)
         self.threads = threads
         if self.potential.direct:
             self.implemented_properties = ("energy", "free_energy", "forces")  # type: ignore[assignment]

@@ -37,6 +37,7 @@ def save(potential: Potential, path: str | Path, notes: Mapping | None = None) -
         "units": {"energy": "eV", "length": "Ang"},
         "notes": dict(notes or {}),
         "seen": potential.seen and potential.seen.model_dump(),
+        "repulsion": potential.repulsion and potential.repulsion.model_dump(),
     }
     validated(Header, header, path)
     write_tensors(path, potential.model.state_dict(), header)
@@ -71,7 +72,8 @@ def load(
     if not model.smooth:
         warnings.warn(NOT_SMOOTH, stacklevel=2)
     model.load_state_dict(tensors)
-    potential = Potential(model, energies(header.references), header.scale, header.seen)
+    references = energies(header.references)
+    potential = Potential(model, references, header.scale, header.seen, header.repulsion)
     return potential.to(device=device, dtype=dtype).eval()
 
 

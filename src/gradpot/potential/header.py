@@ -11,6 +11,7 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
+    field_validator,
 )
 
 from gradpot.errors import InputError
@@ -76,6 +77,14 @@ class Seen(Section):
     within the cutoff are left out"""
 
 
+class Repulsion(Section):
+    """Where atoms begin to repel at short range, see `potential.repulsion`."""
+
+    form: Literal["zbl"]
+    onset: Annotated[dict[Pair, Positive], Field(min_length=1)]
+    """distance in Å by atomic numbers, "1-8", for every pair of elements"""
+
+
 class Units(Section):
     """What references, scale and cutoff are in; gradpot writes nothing else."""
 
@@ -96,6 +105,18 @@ class Header(Section):
     notes: dict[str, Any] = {}
     seen: Seen | None = None
     """None in older files"""
+    repulsion: Repulsion | None = None
+    """None in older files, and without repulsion"""
+
+    @field_validator("repulsion")
+    @classmethod
+    def _for_all_elements(cls, repulsion: Repulsion | None, info: Any) -> Repulsion | None:
+        """Refuse a record that lacks a pair of the elements of `references`."""
+        known = sorted(map(int, info.data.get("references", {})))
+        for pair in (f"{one}-{other}" for one in known for other in known if one <= other):
+            if repulsion and pair not in repulsion.onset:
+                raise ValueError(f"has no onset for {pair}")
+        return repulsion
 
 
 def energies(references: References) -> dict[int, float]:

@@ -15,7 +15,8 @@ from gradpot.geometry import N_ELEMENTS
 from gradpot.graph.graph import Graph, Properties, opposite
 from gradpot.models.base import Model
 from gradpot.nn.segment import sum_by
-from gradpot.potential.header import Seen
+from gradpot.potential.header import Repulsion, Seen
+from gradpot.potential.repulsion import ZBL
 
 NOT_CONSERVATIVE = (
     "the forces of this model are not the gradient of its energy: NVE dynamics will not conserve "
@@ -91,7 +92,7 @@ def volume(cell: Float[Tensor, "n_graphs 3 3"]) -> Float[Tensor, "n_graphs"]:
 
 
 class Potential(nn.Module):
-    """E = Σ reference(Z) + scale · Σ ε, in eV and Å: what is saved, loaded and simulated.
+    """E = Σ reference(Z) + scale · Σ ε + repulsion, in eV and Å: what is saved and simulated.
 
     The references stay in float64 whatever the dtype of the weights: at total energies of 1e4 eV,
     float32 resolves only 1 meV.
@@ -101,12 +102,14 @@ class Potential(nn.Module):
         references: energy in eV by atomic number; the potential knows only these elements.
         scale: in eV.
         seen: what the training frames were like; None if that is not known.
+        repulsion: of atoms at short range; None for none (`potential.repulsion`).
 
     Raises:
         InputError: the model is not a `gradpot.Model`.
     """
 
     model: Model
+    zbl: ZBL | None
 
     def __init__(
         self,
@@ -114,6 +117,7 @@ class Potential(nn.Module):
         references: Mapping[int, float],
         scale: float = 1.0,
         seen: Seen | None = None,
+        repulsion: Repulsion | None = None,
     ):
         super().__init__()
         if not isinstance(model, Model):
@@ -125,6 +129,8 @@ class Potential(nn.Module):
         self.references = {int(z): float(e) for z, e in references.items()}
         self.scale = float(scale)
         self.seen = seen
+        self.repulsion = repulsion
+        self.zbl = repulsion and ZBL(repulsion).to(self.device, self.dtype)
         # a plain attribute, not a buffer: .to(dtype) must not round it
         self.reference_table = torch.full((N_ELEMENTS,), torch.nan, dtype=torch.float64)
         for z, energy in self.references.items():
@@ -162,7 +168,7 @@ class Potential(nn.Module):
         is returned on the CPU. The stress is NaN unless `stress`
         is true, for structures without a cell, and for models with direct forces.
         """
-        raw = predict(self.model, graph, stress=stress)
+        raw = predict(self.network, graph, stress=stress)
         exact = "cpu" if graph.numbers.device.type == "mps" else graph.numbers.device
         numbers, batch = graph.numbers.to(exact), graph.batch.to(exact)
         reference = self.reference_energy(numbers, batch, graph.cell.shape[0])
@@ -171,6 +177,21 @@ class Potential(nn.Module):
             forces=self.scale * raw.forces,
             stress=self.scale * raw.stress,
         )
+
+    def network(self, graph: Graph) -> Tensor | tuple[Tensor, Tensor]:
+        """Atom energies [n_atoms] of model and repulsion; with direct forces, also the forces.
+
+        Like those of the model, they are in units of the scale, and of the scale per Å.
+        """
+        zbl = self.zbl
+        if zbl is None:
+            return self.model(graph)
+        seen, repulsive = zbl(graph)
+        output = self.model(seen)
+        if not isinstance(output, tuple):
+            return output + repulsive / self.scale
+        own = predict(lambda g: zbl(g)[1], graph, stress=False).forces
+        return output[0] + repulsive / self.scale, output[1] + own / self.scale
 
     def reference_energy(
         self, numbers: Int[Tensor, "n_atoms"], batch: Int[Tensor, "n_atoms"], n_graphs: int

@@ -142,15 +142,16 @@ def unlike(
 class Novelty:
     """Warns once if a calculator's structures, and once if their distances, are unlike any seen.
 
-    Atoms that are nearer still are refused.
+    Atoms that are nearer still are refused, unless they repel.
 
     Args:
         seen: None if the potential does not know: then nothing is checked.
         cutoff: of the potential, in Å.
+        repels: whether the potential has a repulsion at short range.
     """
 
-    def __init__(self, seen: Seen | None, cutoff: float):
-        self.seen, self.cutoff = seen, cutoff
+    def __init__(self, seen: Seen | None, cutoff: float, repels: bool):
+        self.seen, self.cutoff, self.repels = seen, cutoff, repels
         self._check_systems = self._check_pairs = seen is not None
         self._nearest = None if seen is None else nearest_squared(seen)
         # of any two elements, for pairs of elements that were never seen; 0 if no pair was
@@ -180,7 +181,8 @@ class Novelty:
 
         Raises:
             InputError: they are nearer than `REFUSED` times the shortest distance there; for two
-                elements never seen together, times the shortest of any two.
+                elements never seen together, times the shortest of any two. Never for a potential
+                that repels.
         """
         if self._nearest is None:
             return
@@ -193,7 +195,7 @@ class Novelty:
         near = np.nonzero(squares < NEARER**2 * self._of_pairs)[0]
         if not near.size:
             return
-        refused = near[squares[near] < self._refused[near]]
+        refused = near[(squares[near] < self._refused[near]) & (not self.repels)]
         some = refused if refused.size else near
         worst = some[(squares[some] / self._of_pairs[some]).argmin()]  # 0 for pairs never seen
         atoms = pair_index[:, worst].tolist()

@@ -185,6 +185,8 @@ class Train(Section):
     max_minutes: Positive | None = None
     max_cpu_minutes: Positive | None = None
     """minutes of processor time, which does not depend on other programs on the machine"""
+    repulsion: Literal["zbl", "none"] = "zbl"
+    """of atoms that are nearer than in any training frame"""
     batch_size: Count = 5
     optimizer: Annotated[str, one_of("train.optimizers:OPTIMIZERS")] = "muon"
     """muon uses adamw for vectors"""
@@ -262,7 +264,10 @@ def read_json(path: str | Path) -> Config:
     with damaged(f"{path} is damaged, or of another version of gradpot"):
         tables = json.loads(Path(path).read_text(encoding="utf-8"))
         try:
-            return config({**tables, "model": saved_specification(tables["model"])})
+            # older runs have none
+            train = {"repulsion": "none", **tables["train"]}
+            own = {"model": saved_specification(tables["model"]), "train": train}
+            return config({**tables, **own})
         except InputError as error:
             raise ValueError(error) from error
 

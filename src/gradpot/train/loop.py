@@ -95,7 +95,8 @@ def potential(task: Task, state: State) -> Potential:
         state.average,
         (presented(task, state.average, index, 0, i).graph for i, index in enumerate(some)),
     )
-    return Potential(state.average, task.rescaling.references, task.rescaling.scale, task.seen)
+    of_labels = task.rescaling.references, task.rescaling.scale
+    return Potential(state.average, *of_labels, task.seen, task.repulsion)
 
 
 def score(errors: dict, task: Task) -> float:
@@ -158,7 +159,8 @@ def _validate(task: Task, state: State, done: float) -> dict:
     """Measure the averaged weights, keep them if they are the best, write a row of metrics."""
     candidate = potential(task, state)
     # reference energies were subtracted from the labels
-    bare = Potential(state.average, dict.fromkeys(candidate.references, 0.0), candidate.scale)
+    no_references = dict.fromkeys(candidate.references, 0.0)
+    bare = Potential(state.average, no_references, candidate.scale, repulsion=task.repulsion)
     errors = errors_of(bare, task.data, torch.from_numpy(task.parts.valid))
     train, now = task.plan.config.train, {"epoch": state.epoch, "step": state.step}
     if state.count_validation(score(errors, task), train.plateau_patience, train.plateau_factor):

@@ -12,7 +12,7 @@ from gradpot.errors import InputError
 from gradpot.graph.dataset import Dataset
 from gradpot.models.base import Model
 from gradpot.potential.device import device
-from gradpot.potential.header import Seen
+from gradpot.potential.header import Repulsion, Seen
 from gradpot.train.config import Config
 from gradpot.train.optimizers import DEFAULT_RATES
 from gradpot.train.schedule import SCHEDULES
@@ -63,6 +63,8 @@ class Task(NamedTuple):
     """run folder: `model.safetensors`, `state.safetensors` and `metrics.jsonl` go there"""
     seen: Seen
     """what the training frames are like"""
+    repulsion: Repulsion | None
+    """of the potential; the training step needs none, because it is zero for its frames"""
 
 
 def resolve(settings: Config, n_train: int, model: Model) -> Plan:

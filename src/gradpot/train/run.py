@@ -20,6 +20,7 @@ from gradpot.potential.checkpoint import load
 from gradpot.potential.device import device as find_device
 from gradpot.potential.evaluate import errors_of, evaluate, sizes
 from gradpot.potential.potential import NOT_CONSERVATIVE, NOT_SMOOTH
+from gradpot.potential.repulsion import repulsion_below
 from gradpot.potential.seen import seen_in
 from gradpot.process import keep_memory, signals, usage, write_json
 from gradpot.train.board import with_board
@@ -213,7 +214,10 @@ def prepare(
     if notice and not saved:
         say(notice)
     state = State(model, settings.train.optimizer, settings.train.weight_decay)
-    return Task(plan, data, parts, scale, out, seen_in(frames, data, parts.train)), state
+    seen = seen_in(frames, data, parts.train)
+    zbl = settings.train.repulsion == "zbl"
+    repulsion = repulsion_below(seen, scale.references, model.cutoff) if zbl else None
+    return Task(plan, data, parts, scale, out, seen, repulsion), state
 
 
 def finish(task: Task, state: State, frames: Frames) -> dict:
