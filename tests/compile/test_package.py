@@ -23,6 +23,7 @@ from gradpot.compile.package import CompiledPotential
 from gradpot.compile.step import has_compiler
 from gradpot.errors import RunError
 from gradpot.graph.graph import Graph, from_atoms, join, with_triplets
+from gradpot.potential.header import Repulsion
 from lj import LennardJones
 from variants import ONE_FORM_EACH, VARIANTS, small
 
@@ -32,13 +33,24 @@ REFERENCES = {1: -13.6, 6: -1030.0, 8: -2040.0, 11: -1.0, 17: -2.0}
 needs_compiler = pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
 
 
+# so that all structures here have atoms on either side of it
+WALL = Repulsion(
+    form="zbl",
+    onset={
+        f"{one}-{other}": 1.3 if other < 11 else 2.2
+        for one in REFERENCES
+        for other in REFERENCES
+        if one <= other
+    },
+    floor={"1": (0.0, 0.2), "6": (0.1, 0.1), "17": (0.0, 0.3)},
+)
 SCHNET = ("schnet", {"filter": "spline"})
 
 
 def potential_of(variant=SCHNET, n_layers: int = 1, seed: int = 0) -> Potential:
     torch.manual_seed(seed)
     network = small(variant, n_layers=n_layers, cutoff=CUTOFF)
-    return Potential(network, REFERENCES, scale=0.7).eval()
+    return Potential(network, REFERENCES, scale=0.7, repulsion=WALL).eval()
 
 
 @pytest.fixture(scope="module")
@@ -251,8 +263,12 @@ def test_other_weights_are_another_package(run):
     assert base != package.fingerprint(potential_of(seed=1))
     assert base != package.fingerprint(potential_of(("painn", {})))
     model = potential_of().model
-    assert base != package.fingerprint(Potential(model, REFERENCES, scale=0.8))
-    assert base != package.fingerprint(Potential(model, {**REFERENCES, 1: 0.0}, scale=0.7))
+    assert base == package.fingerprint(Potential(model, REFERENCES, 0.7, repulsion=WALL))
+    assert base != package.fingerprint(Potential(model, REFERENCES, 0.7))
+    assert base != package.fingerprint(Potential(model, REFERENCES, 0.8, repulsion=WALL))
+    assert base != package.fingerprint(
+        Potential(model, {**REFERENCES, 1: 0.0}, 0.7, repulsion=WALL)
+    )
     assert package.fingerprint(Potential(LennardJones(), {18: 0.0})) is None
 
 

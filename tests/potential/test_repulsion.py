@@ -13,12 +13,13 @@ from gradpot import Calculator, InputError, Potential, UnseenWarning, load, pred
 from gradpot.graph.dataset import batch, dataset
 from gradpot.graph.graph import Graph, from_atoms, join
 from gradpot.potential.checkpoint import read_tensors, write_tensors
+from gradpot.potential.evaluate import errors_of
 from gradpot.potential.header import Repulsion, Seen
 from gradpot.potential.repulsion import (
     FADE,
     SWITCH,
     UNSEEN,
-    ZBL,
+    Wall,
     below_switch,
     missing,
     repulsion_below,
@@ -37,8 +38,21 @@ PAINN = ("painn", {})
 
 def potential_of(variant=PAINN, record=RECORD, scale=0.7, seen=None) -> Potential:
     torch.manual_seed(0)
-    network = small(variant, cutoff=CUTOFF)
+    network = small(variant, cutoff=CUTOFF).eval()
     return Potential(network, REFERENCES, scale, seen, record).eval()
+
+
+def floored(variant=PAINN) -> Potential:
+    """With a floor in the midst of the energies of `squeezed`, if it has conservative forces."""
+    potential, one = potential_of(variant), graph(squeezed())
+    if potential.direct:
+        return potential
+    energies = 0.7 * potential.model(potential.wall(one)[0]).detach()
+    floor = {str(z): (energies[one.numbers == z].mean().item() + 0.02, 0.3) for z in (1, 6, 8)}
+    above = energies > torch.tensor([floor[str(z)][0] for z in one.numbers.tolist()])
+    assert above.any()
+    assert not above.all()
+    return potential_of(variant, RECORD.model_copy(update={"floor": floor}))
 
 
 def squeezed(seed: int = 0) -> Atoms:
@@ -77,7 +91,7 @@ def published(one: int, other: int, r: float) -> float:
 def test_well_below_the_onset_it_is_the_universal_potential(pair, one, other):
     onset = ONSET[f"{one}-{other}"]
     for r in (0.05, 0.2, (1 - SWITCH) * onset):
-        energy = ZBL(RECORD).double()(graph(dimer(pair, r)))[1].sum().item()
+        energy = Wall(RECORD).double()(graph(dimer(pair, r)))[1].sum().item()
         assert energy == pytest.approx(published(one, other, r), rel=1e-3)
 
 
@@ -100,7 +114,7 @@ def test_three_derivatives_are_continuous(function):
 
 def test_the_network_sees_no_distance_below_its_fade():
     for r in (1e-3, 0.5, 0.999 * (1 - FADE) * 1.4):
-        seen, _ = ZBL(RECORD).double()(graph(dimer("CC", r)))
+        seen, _ = Wall(RECORD).double()(graph(dimer("CC", r)))
         assert seen.edge_vec.norm(dim=1).tolist() == pytest.approx([(1 - FADE / 2) * 1.4] * 2)
         assert_allclose(seen.edge_vec[0] / seen.edge_vec[0].norm(), [0.6, 0, 0.8], atol=1e-12)
 
@@ -116,7 +130,7 @@ def structure(variant) -> Atoms:
 @pytest.mark.parametrize("variant", ONE_FORM_EACH)
 def test_forces_and_stress_are_derivatives(variant):
     """Along random directions, by differences of fourth order; regions are all occupied."""
-    potential, atoms, rng = potential_of(variant), structure(variant), np.random.default_rng(0)
+    potential, atoms, rng = floored(variant), structure(variant), np.random.default_rng(0)
     found = potential(graph(atoms))
     below = [ONSET[p] for p in ("1-1", "1-6", "1-8")]
     assert graph(atoms).pair_vec.norm(dim=1).min() < 0.5 * min(below)
@@ -141,7 +155,7 @@ def test_forces_and_stress_are_derivatives(variant):
 @pytest.mark.parametrize("variant", ONE_FORM_EACH)
 def test_second_derivatives(variant):
     """The gradient of the forces, by differentiating twice, against differences of forces."""
-    potential, atoms = potential_of(variant), squeezed()
+    potential, atoms = floored(variant), squeezed()
     one, shift = graph(atoms), np.random.default_rng(1).normal(size=(len(atoms), 3))
     direction = torch.from_numpy(shift)
     center, neighbor = one.pair_index
@@ -163,10 +177,23 @@ def test_second_derivatives(variant):
     assert (8 * near - far) / 12e-5 == pytest.approx(curvature, rel=1e-6, abs=1e-3)
 
 
+def test_the_floor_turns_holes_into_hills():
+    """Exact values: at the turn, far below, above, and for an element without a floor."""
+    floor = {"1": (-2.0, 0.4)}
+    wall = Wall(RECORD.model_copy(update={"floor": floor}), scale=0.5).double()
+    energies = torch.tensor([-1.9, -2.0, -2.2, -1e9, -1e9], dtype=torch.float64)
+    lifted = 0.5 * wall.lifted(energies / 0.5, torch.tensor([1, 1, 1, 1, 6]))
+    turn = -2.2 + 0.8 * 0.5**4 * (2.5 - 0.5 * 2.5)
+    assert_allclose(lifted, [-1.9, -2.0, turn, 1e9 - 4.4, -1e9], rtol=1e-12)
+    below = torch.linspace(-3, -1, 2001, dtype=torch.float64)
+    lifted = 0.5 * wall.lifted(below / 0.5, torch.ones(2001, dtype=torch.long))
+    assert lifted.min() == pytest.approx(turn, abs=1e-6)
+
+
 def test_direct_forces_get_the_forces_of_the_repulsion():
     potential = potential_of(("forcenet", {"forces": "direct"}))
     atoms = squeezed()
-    seen, _ = potential.zbl(graph(atoms))
+    seen, _ = potential.wall(graph(atoms))
     own = potential(graph(atoms)).forces - 0.7 * predict(potential.model, seen).forces
     exact = np.zeros((len(atoms), 3))
     for i, k in np.ndindex(*exact.shape):
@@ -174,7 +201,7 @@ def test_direct_forces_get_the_forces_of_the_repulsion():
         for x in (1e-5, -1e-5):
             moved = atoms.copy()
             moved.positions[i, k] += x
-            energies.append(potential.zbl(graph(moved))[1].sum().item())
+            energies.append(0.7 * potential.wall(graph(moved))[1].sum().item())
         exact[i, k] = -(energies[0] - energies[1]) / 2e-5
     assert_allclose(own, exact, rtol=1e-6, atol=1e-5)
     assert abs(exact).max() > 10
@@ -182,7 +209,7 @@ def test_direct_forces_get_the_forces_of_the_repulsion():
 
 def test_batches_cells_and_images():
     """A batch is its structures, and a supercell is so many cells, also across near images."""
-    potential, one, other = potential_of(), squeezed(0), structure(PAINN)
+    potential, one, other = floored(), squeezed(0), structure(PAINN)
     both = potential(join([graph(one), graph(other)]))
     alone = [potential(graph(atoms)) for atoms in (one, other)]
     assert_allclose(both.energy, torch.cat([a.energy for a in alone]), rtol=1e-12)
@@ -191,15 +218,15 @@ def test_batches_cells_and_images():
     assert large.energy.item() == pytest.approx(6 * alone[1].energy.item(), rel=1e-12)
     assert_allclose(large.stress, alone[1].stress, rtol=1e-9)
     chain = Atoms("H", cell=[0.6, 20, 20], pbc=[True, False, False])
-    energy = ZBL(RECORD).double()(graph(chain))[1].item()
-    images = [ZBL(RECORD).double()(graph(dimer("HH", 0.6 * n)))[1].sum().item() for n in (1, 2)]
+    energy = Wall(RECORD).double()(graph(chain))[1].item()
+    images = [Wall(RECORD).double()(graph(dimer("HH", 0.6 * n)))[1].sum().item() for n in (1, 2)]
     assert energy == pytest.approx(sum(images), rel=1e-12)
 
 
 @pytest.mark.parametrize("variant", ONE_FORM_EACH)
 def test_float32_agrees_and_is_finite(variant):
-    exact, rough = potential_of(variant), potential_of(variant).float()
-    assert rough.zbl.table.dtype == torch.float32
+    exact, rough = floored(variant), floored(variant).float()
+    assert rough.wall.table.dtype == torch.float32
     one, other = exact(graph(squeezed())), rough(graph(squeezed(), torch.float32))
     assert_allclose(other.energy, one.energy, rtol=0, atol=2e-3)
     assert_allclose(other.forces, one.forces, rtol=1e-4, atol=2e-3)
@@ -236,7 +263,7 @@ def test_training_frames_do_not_feel_it(frames, dtype):
     seen = seen_in(frames, data, np.arange(frames.n_atoms.shape[0]))
     record = repulsion_below(seen, REFERENCES, CUTOFF)
     everything = batch(data, torch.arange(frames.n_atoms.shape[0])).graph
-    unchanged, energy = ZBL(record).to(dtype)(everything)
+    unchanged, energy = Wall(record).to(dtype)(everything)
     assert torch.equal(unchanged.edge_vec, everything.edge_vec)
     assert not energy.any()
     assert all(0 < near - record.onset[pair] < 2e-4 for pair, near in seen.nearest.items())
@@ -264,10 +291,10 @@ def test_elements_never_seen_together_repel_within_bonds():
 
 
 def test_saved_and_loaded(tmp_path):
-    potential, one = potential_of(), graph(squeezed())
+    potential, one = floored(), graph(squeezed())
     save(potential, tmp_path / "m.safetensors")
     again = load(tmp_path / "m.safetensors")
-    assert again.repulsion == RECORD
+    assert again.repulsion == potential.repulsion
     assert torch.equal(again(one).forces, potential(one).forces)
     assert torch.equal(again(one).energy, potential(one).energy)
 
@@ -280,6 +307,7 @@ def test_saved_and_loaded(tmp_path):
         ({"form": "zbl", "onset": {"6-1": 1.0}}, "the lighter first"),
         ({"form": "zbl", "onset": {"1-6": 0.0}}, "must be greater than 0"),
         ({"form": "zbl", "onset": {"1-6": 1.0}}, "has no onset for 1-1"),
+        ({"form": "zbl", "onset": ONSET, "floor": {"1": [0.0, 0.0]}}, r"floor\.1\.1 is 0\.0"),
     ],
 )
 def test_a_damaged_record_is_refused(tmp_path, value, message):
@@ -308,7 +336,7 @@ def test_near_atoms_are_said_but_not_refused(frames):
 @pytest.mark.filterwarnings("ignore:too few to learn from")
 @pytest.mark.parametrize("repulsion", ["zbl", "none"])
 def test_a_trained_model_has_it_unless_asked_not_to(tmp_path, frames, repulsion):
-    """Validation sees the saved potential, also for distances below all those of training."""
+    """Validation feels the repulsion, because distances are below all those of training."""
     nearest = [frames.atoms(i).get_all_distances()[np.triu_indices(9, 1)].min() for i in range(60)]
     order = np.argsort(nearest)
     parts = {
@@ -323,15 +351,31 @@ def test_a_trained_model_has_it_unless_asked_not_to(tmp_path, frames, repulsion)
         {"data": {"split": str(tmp_path / "split.json")}, "model": model, "train": how}
     )
     threads = torch.get_num_threads()
-    results = train(settings, tmp_path / "run", say=lambda line: None)
+    train(settings, tmp_path / "run", say=lambda line: None)
     torch.set_num_threads(threads)
     potential = load(tmp_path / "run" / "model.safetensors")
     assert (potential.repulsion is not None) == (repulsion == "zbl")
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     rows = list(map(json.loads, lines))
     best = [row["valid"] for row in rows if row["best"]][-1]
+    record = repulsion_below(potential.seen, potential.references, CUTOFF)
+    own = potential.model, potential.references, potential.scale, potential.seen
+    validated = Potential(*own, record if potential.repulsion else None)
+    data = dataset(frames, CUTOFF)
+    found = errors_of(validated, data, torch.tensor(parts["valid"]))
     for key in ("energy_mae_meV", "forces_mae_meV_A"):
-        assert best[key] == pytest.approx(results["valid"][key], rel=1e-5)
+        assert best[key] == pytest.approx(found[key], rel=1e-5)
     if potential.repulsion:
-        below = [frames.atoms(i) for i in parts["valid"]]
-        assert sum(potential.zbl(graph(one, torch.float32))[1].sum() for one in below) > 0
+        training = batch(data, torch.tensor(parts["train"])).graph
+        energies = potential.scale * potential.model(training)
+        for z in (1, 6, 8):
+            own = energies[training.numbers == z]
+            below = own.min() - potential.repulsion.floor[str(z)][0]
+            assert below == pytest.approx(
+                (own.max() - own.min()).item() / len(own) ** 0.5, abs=1e-4
+            )
+        bare = Potential(potential.model, potential.references, potential.scale)
+        assert torch.equal(potential(training).forces, bare(training).forces)
+        assert torch.equal(potential(training).energy, bare(training).energy)
+        near = [frames.atoms(i) for i in parts["valid"]]
+        assert sum(potential.wall(graph(one, torch.float32))[1].sum() for one in near) > 0

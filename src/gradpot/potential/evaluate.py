@@ -22,6 +22,7 @@ from gradpot.potential.device import device as find_device
 from gradpot.potential.metrics import WITHIN, Within, energy_offset, errors
 from gradpot.potential.potential import Potential
 from gradpot.potential.predictions import check_out, write_predictions
+from gradpot.potential.repulsion import floor_of
 from gradpot.potential.seen import novel_frames
 
 # edges in a batch, to bound memory
@@ -48,6 +49,28 @@ def evaluate(
             known = known._replace(stress=torch.full_like(known.stress, torch.nan))
         labels.append(known)
     return Properties(*map(torch.cat, zip(*predicted))), Properties(*map(torch.cat, zip(*labels)))
+
+
+@torch.no_grad()
+def with_floor(potential: Potential, data: Dataset, index: Int[Tensor, "n"]) -> Potential:
+    """The potential with the floor of its atom energies (`potential.repulsion`), if it has a wall.
+
+    Args:
+        data: made with the potential's cutoff.
+        index: all training frames.
+    """
+    if potential.repulsion is None or potential.direct:
+        return potential
+    energies, numbers = [], []
+    for part in blocks(data, index):
+        graph = batch(data, part, potential.device).graph
+        energies.append(potential.scale * potential.model(graph))
+        numbers.append(graph.numbers)
+    record = potential.repulsion.model_copy(
+        update={"floor": floor_of(torch.cat(energies), torch.cat(numbers))}
+    )
+    own = potential.model, potential.references, potential.scale, potential.seen
+    return Potential(*own, record).eval()
 
 
 def errors_of(potential: Potential, data: Dataset, index: Int[Tensor, "n"]) -> dict:

@@ -78,11 +78,14 @@ class Seen(Section):
 
 
 class Repulsion(Section):
-    """Where atoms begin to repel at short range, see `potential.repulsion`."""
+    """What keeps atoms out of holes of the network, see `potential.repulsion`."""
 
     form: Literal["zbl"]
     onset: Annotated[dict[Pair, Positive], Field(min_length=1)]
     """distance in Å by atomic numbers, "1-8", for every pair of elements"""
+    floor: dict[Element, tuple[Number, Positive]] = {}
+    """lowest energy of an atom of each element without its reference, and the width over which it
+    turns upwards, both in eV; empty until training ends, and with direct forces"""
 
 
 class Units(Section):

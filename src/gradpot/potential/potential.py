@@ -16,7 +16,7 @@ from gradpot.graph.graph import Graph, Properties, opposite
 from gradpot.models.base import Model
 from gradpot.nn.segment import sum_by
 from gradpot.potential.header import Repulsion, Seen
-from gradpot.potential.repulsion import ZBL
+from gradpot.potential.repulsion import Wall
 
 NOT_CONSERVATIVE = (
     "the forces of this model are not the gradient of its energy: NVE dynamics will not conserve "
@@ -109,7 +109,7 @@ class Potential(nn.Module):
     """
 
     model: Model
-    zbl: ZBL | None
+    wall: Wall | None
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class Potential(nn.Module):
         self.scale = float(scale)
         self.seen = seen
         self.repulsion = repulsion
-        self.zbl = repulsion and ZBL(repulsion).to(self.device, self.dtype)
+        self.wall = repulsion and Wall(repulsion, self.scale).to(self.device, self.dtype)
         # a plain attribute, not a buffer: .to(dtype) must not round it
         self.reference_table = torch.full((N_ELEMENTS,), torch.nan, dtype=torch.float64)
         for z, energy in self.references.items():
@@ -183,15 +183,15 @@ class Potential(nn.Module):
 
         Like those of the model, they are in units of the scale, and of the scale per Å.
         """
-        zbl = self.zbl
-        if zbl is None:
+        wall = self.wall
+        if wall is None:
             return self.model(graph)
-        seen, repulsive = zbl(graph)
+        seen, repulsive = wall(graph)
         output = self.model(seen)
         if not isinstance(output, tuple):
-            return output + repulsive / self.scale
-        own = predict(lambda g: zbl(g)[1], graph, stress=False).forces
-        return output[0] + repulsive / self.scale, output[1] + own / self.scale
+            return wall.lifted(output, graph.numbers) + repulsive
+        own = predict(lambda g: wall(g)[1], graph, stress=False).forces
+        return output[0] + repulsive, output[1] + own
 
     def reference_energy(
         self, numbers: Int[Tensor, "n_atoms"], batch: Int[Tensor, "n_atoms"], n_graphs: int

@@ -16,9 +16,10 @@ from gradpot.graph.dataset import batch, dataset
 from gradpot.locks import created, locked
 from gradpot.models import build, specification
 from gradpot.nn.norm import batch_norms
-from gradpot.potential.checkpoint import load
+from gradpot.potential.checkpoint import load, save
+from gradpot.potential.checkpoint import notes as saved_notes
 from gradpot.potential.device import device as find_device
-from gradpot.potential.evaluate import errors_of, evaluate, sizes
+from gradpot.potential.evaluate import errors_of, evaluate, sizes, with_floor
 from gradpot.potential.potential import NOT_CONSERVATIVE, NOT_SMOOTH
 from gradpot.potential.repulsion import repulsion_below
 from gradpot.potential.seen import seen_in
@@ -221,11 +222,14 @@ def prepare(
 
 
 def finish(task: Task, state: State, frames: Frames) -> dict:
-    """Measure the best model on the test frames; write results and plots."""
+    """Give the best model its floor, measure it on the test frames; write results and plots."""
     from gradpot.report.figures import learning_curve, parity
 
     with catch_warnings(action="ignore"):  # about the activation: said when the run began
         best = load(task.out / "model.safetensors", device=task.plan.device)
+    if task.repulsion:
+        best = with_floor(best, task.data, torch.from_numpy(task.parts.train))
+        save(best, task.out / "model.safetensors", saved_notes(task.out / "model.safetensors"))
     test, valid = (torch.from_numpy(part) for part in (task.parts.test, task.parts.valid))
     # the same graphs with total energies: the saved model includes its references
     whole = task.data._replace(energy=torch.from_numpy(frames.energy))
