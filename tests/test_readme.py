@@ -12,11 +12,11 @@ README = Path(__file__).parents[1] / "README.md"
 
 @pytest.fixture
 def trained(tmp_path):
-    """A folder with RUN/model.safetensors: PaiNN, trained for ten seconds."""
+    """A folder with RUN/model.safetensors: PaiNN, trained for seconds."""
     from gradpot.train.config import config, override
     from gradpot.train.run import train
 
-    keys = ["model.width=32", "model.n_layers=2", "data.n_train=400", "train.epochs=12"]
+    keys = ["model.width=32", "model.n_layers=1", "data.n_train=300", "train.epochs=10"]
     settings = config(override({}, [*keys, "data.n_test=50", "train.learning_rate=1e-2"]))
     train(settings, tmp_path / "RUN", say=lambda line: None)
     return tmp_path

@@ -25,11 +25,26 @@ VARIANTS = [
     for form in forms(name)
 ]
 
+LONG_TO_TRACE = ("gaunt", "gemnet-dt", "dimenet++")
+
+
+def layers_to_trace(variant: tuple[str, dict[str, str]]) -> list[tuple[int, list]]:
+    """Numbers of layers, with marks."""
+    return [(1, []), (2, [pytest.mark.slow])] if variant[0] in LONG_TO_TRACE else [(2, [])]
+
+
 # for slow checks: the first form of each model; the other forms are marked slow
 ONE_FORM_EACH = [
     pytest.param((name, form), id=case.id, marks=[] if form == forms(name)[0] else pytest.mark.slow)
     for case in VARIANTS
     for name, form in case.values
+]
+
+# the same with one layer of the models whose code takes long to trace; with two, slow
+TO_TRACE = [
+    pytest.param(case.values[0], n, id=f"{case.id}-{n}", marks=[*case.marks, *marks])
+    for case in ONE_FORM_EACH
+    for n, marks in layers_to_trace(case.values[0])
 ]
 
 

@@ -25,7 +25,7 @@ from gradpot.errors import RunError
 from gradpot.graph.graph import Graph, from_atoms, join, with_triplets
 from gradpot.potential.header import Repulsion
 from lj import LennardJones
-from variants import ONE_FORM_EACH, VARIANTS, small
+from variants import TO_TRACE, VARIANTS, small
 
 CUTOFF = 4.0
 REFERENCES = {1: -13.6, 6: -1030.0, 8: -2040.0, 11: -1.0, 17: -2.0}
@@ -89,10 +89,10 @@ def hydrogens(n: int, spacing: float) -> Atoms:
     return Atoms("H" * n, [[spacing * i, 0.1 * i**2, 0.0] for i in range(n)])
 
 
-@pytest.mark.parametrize("variant", ONE_FORM_EACH)
-def test_exported_equals_eager(variant, ethanol, crystal):
+@pytest.mark.parametrize(("variant", "n_layers"), TO_TRACE)
+def test_exported_equals_eager(variant, n_layers, ethanol, crystal):
     """The input of the C++ compiler, at sizes other than the traced ones."""
-    potential = potential_of(variant, n_layers=2)
+    potential = potential_of(variant, n_layers)
     program = export.exported(potential, torch.float64).module()
     for one in (graph(ethanol), graph(crystal), join([graph(ethanol), graph(crystal)])):
         cell = torch.cat([one.cell, one.cell.new_zeros(1, 3, 3)])

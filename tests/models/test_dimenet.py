@@ -10,12 +10,18 @@ from gradpot.models import build
 from gradpot.potential.potential import predict
 
 CUTOFF = 5.0
-SIZES = {"width": 32, "n_layers": 2, "n_radial": 6, "n_spherical": 7}
-SIZES |= {"triplet_width": 16, "basis_width": 8, "output_width": 24}
+SIZES = {"width": 32, "n_layers": 2, "triplet_width": 16, "basis_width": 8, "output_width": 24}
+# PyG derives its bases with sympy, which takes seconds; test_angular.py checks all of ours
+BASES = [pytest.param((4, 3), id="few"), pytest.param((7, 6), id="all", marks=pytest.mark.slow)]
+
+
+@pytest.fixture(params=BASES)
+def sizes(request) -> dict[str, int]:
+    return SIZES | dict(zip(("n_spherical", "n_radial"), request.param))
 
 
 @pytest.fixture
-def theirs(monkeypatch):
+def theirs(monkeypatch, sizes):
     """PyG's model, with plain torch instead of torch_sparse and torch_cluster."""
     pytest.importorskip("torch_geometric")
     from torch_geometric.nn.models import DimeNetPlusPlus, dimenet
@@ -23,14 +29,14 @@ def theirs(monkeypatch):
     monkeypatch.setattr(dimenet, "triplets", triplets)
     torch.manual_seed(0)
     model = DimeNetPlusPlus(
-        hidden_channels=SIZES["width"],
+        hidden_channels=sizes["width"],
         out_channels=1,
-        num_blocks=SIZES["n_layers"],
-        int_emb_size=SIZES["triplet_width"],
-        basis_emb_size=SIZES["basis_width"],
-        out_emb_channels=SIZES["output_width"],
-        num_spherical=SIZES["n_spherical"],
-        num_radial=SIZES["n_radial"],
+        num_blocks=sizes["n_layers"],
+        int_emb_size=sizes["triplet_width"],
+        basis_emb_size=sizes["basis_width"],
+        out_emb_channels=sizes["output_width"],
+        num_spherical=sizes["n_spherical"],
+        num_radial=sizes["n_radial"],
         cutoff=CUTOFF,
         output_initializer="glorot_orthogonal",
     ).double()
@@ -49,10 +55,10 @@ def triplets(edge_index, num_nodes):
     return i, j, i[ji], j[ji], j[kj], kj, ji
 
 
-def copied(theirs):
+def copied(theirs, sizes):
     """Our model with their weights."""
-    ours = build("dimenet++", cutoff=CUTOFF, **SIZES).double()
-    width = SIZES["width"]
+    ours = build("dimenet++", cutoff=CUTOFF, **sizes).double()
+    width = sizes["width"]
     inner, outer = theirs.interaction_blocks, theirs.output_blocks
     one, two, three = theirs.emb.lin.weight.split(width, dim=1)
     state = {
@@ -94,13 +100,13 @@ def copied(theirs):
     return ours
 
 
-def test_equals_pyg_with_copied_weights(theirs, ethanol, monkeypatch):
+def test_equals_pyg_with_copied_weights(theirs, sizes, ethanol, monkeypatch):
     from torch_geometric.nn.models import dimenet
 
     straight = Atoms("CO2", [[0, 0, 0], [0, 0, 1.2], [0, 0, -1.2]])
     structures = [ethanol, straight, molecule("C2H2"), molecule("H2O")]
     graph = join([from_atoms(atoms, CUTOFF, torch.float64) for atoms in structures])
-    got = predict(copied(theirs), graph, stress=False)
+    got = predict(copied(theirs, sizes), graph, stress=False)
 
     edges = graph.edge_index.flip(0)
     monkeypatch.setattr(dimenet, "radius_graph", lambda *_, **__: edges)

@@ -51,7 +51,7 @@ PEERS = {
     ),
     "pyg/dimenet++": Peer(
         lambda: pyg("DimeNetPlusPlus")(
-            16, 1, 2, 64, 8, 256, 3, 3, output_initializer="glorot_orthogonal"
+            16, 1, 2, 64, 8, 256, 2, 3, output_initializer="glorot_orthogonal"
         ),
         "silu",
         blocks(
