@@ -103,6 +103,15 @@ def test_columns_without_a_name_are_pointed_out(plain):
     assert any("frame 0 has 7 columns, of which Properties names 4" in text for text in notices)
 
 
+@pytest.mark.parametrize("count", ["9" * 30, "9_" * 9 + "9", " " + "9" * 30])
+@pytest.mark.parametrize("before", ["", ","])
+def test_columns_that_ase_would_count_for_ever_are_refused(plain, before, count):
+    columns = f'Properties="species:S:1:pos:R:3:{before}forces:R:{count}"'
+    for text in (columns, columns.replace('"', "").replace(" ", "")):
+        with pytest.raises(InputError, match=r"Properties with 9[9_]+ columns"):
+            read(plain(text, "H 0 0 0"))
+
+
 def test_columns_in_lower_case_are_not_dropped(plain):
     """GPUMD writes keywords in any case; ASE reads only one."""
     with pytest.raises(InputError, match=r"'properties'.*write it as Properties"):

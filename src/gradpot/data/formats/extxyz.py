@@ -51,7 +51,8 @@ def comment_line(line: str) -> dict[str, Any]:
     """A comment line as ASE reads it; nine numbers of a stress stay as they are.
 
     Raises:
-        InputError: a name has two values, or pbc is a word that is neither true nor false.
+        InputError: a name has two values, pbc is a word that is neither true nor false, or
+            Properties has too many columns, which ASE would count one by one.
     """
     from ase.io.extxyz import key_val_str_to_dict
 
@@ -60,12 +61,14 @@ def comment_line(line: str) -> dict[str, Any]:
         if values.setdefault(name, value) != value:
             raise InputError(f"a comment line has both {name}={values[name]} and {name}={value}")
     properties = values.get("Properties", "").strip("\"'").split(":")
-    if long := [n for n in properties[2::3] if n.isdecimal() and len(n) > COLUMN_DIGITS]:
-        raise InputError(f"a comment line has Properties with {long[0][:LONGEST_COUNT]} columns")
     line = re.sub(r"(?<![\w-])(stress|virial)(?=\s*=)", MASK + r"\1", line)
     if {"species", "Z"} <= set(properties):
         line = line.replace(":Z:", f":{MASK}Z:")
     found = key_val_str_to_dict(line)
+    for n in str(found.get("Properties", "")).split(":")[2::3]:
+        if len(n.strip()) > COLUMN_DIGITS:
+            columns = n.strip()[:LONGEST_COUNT]
+            raise InputError(f"a comment line has Properties with {columns} columns")
     if isinstance(found.get("pbc"), str):
         raise InputError(f"a comment line has pbc={found['pbc']!r}; expected T or F for each axis")
     return found
