@@ -86,13 +86,12 @@ class Gaunt(Model):
 
     def forward(self, graph: Graph) -> Float[Tensor, "n_atoms"]:
         r = graph.pair_vec.norm(dim=-1)  # [n_pairs]
-        direction = graph.pair_vec / r[:, None]  # [n_pairs, 3]
         harmonics = [
-            list(y.unsqueeze(-1).unbind(1))  # 2l + 1 of [n_pairs, 1]
-            for y in spherical_harmonics(direction, self.degree)
+            y.T.unsqueeze(-1)  # [2l + 1, n_pairs, 1]
+            for y in spherical_harmonics(graph.pair_vec / r[:, None], self.degree)
         ]
         s = self.embedding(graph.numbers)  # [n_atoms, width]
-        x = s.new_zeros(((self.degree + 1) ** 2 - 1, *s.shape))  # [n_harmonics − 1, n_atoms, width]
+        x = [s.new_zeros((2 * l + 1, *s.shape)) for l in range(1, self.degree + 1)]
         for message, update, filters in zip(
             self.messages, self.updates, self.filters(r), strict=True
         ):
@@ -127,50 +126,48 @@ class Message(nn.Module):
     def forward(
         self,
         s: Float[Tensor, "n_atoms width"],
-        x: Float[Tensor, "n_harmonics n_atoms width"],
+        x: Sequence[Float[Tensor, "2l+1 n_atoms width"]],
         filters: Sequence[Float[Tensor, "n_pairs width"]],
-        harmonics: Sequence[Sequence[Float[Tensor, "n_pairs 1"]]],
+        harmonics: Sequence[Float[Tensor, "2l+1 n_pairs 1"]],
         pair_index: Int[Tensor, "2 n_pairs"],
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, list[Tensor]]:
         phi = self.phi(s).split(self.width, dim=-1)
-        to_center, to_neighbor = (
+        both = [
             self._one_way(phi, x, filters, harmonics, source, sign)
             for source, sign in ((pair_index[1], 1), (pair_index[0], -1))
-        )
-        n_atoms = s.shape[0]
-        scalars, *functions = [
-            sum_pairs(*messages, pair_index, n_atoms)
-            for messages in zip(to_center, to_neighbor, strict=True)
         ]
-        return s + scalars, x + torch.stack(functions)
+        scalars, *functions = [
+            sum_pairs(forth, back, pair_index, s.shape[0])
+            for forth, back in zip(*both, strict=True)
+        ]
+        return s + scalars, [f + more for f, more in zip(x, functions, strict=True)]
 
     def _one_way(
         self,
         phi: Sequence[Tensor],
-        x: Tensor,
+        x: Sequence[Tensor],
         filters: Sequence[Tensor],
-        harmonics: Sequence[Sequence[Tensor]],
+        harmonics: Sequence[Tensor],
         source: Int[Tensor, "n_pairs"],
         sign: int,
-    ) -> list[Float[Tensor, "n_pairs width"]]:
-        """Messages from `source`, for each harmonic; `sign` is −1 against the pairs' vectors."""
-        degrees = range(self.degree + 1)
+    ) -> list[Tensor]:
+        """Messages from `source`, for each degree; `sign` is −1 against the pairs' vectors."""
+        degrees = range(1, self.degree + 1)
         w, p, v, u = _split(filters, self.degree)
-        weights = [phi[l].index_select(0, source) * w[l] for l in degrees]
-        carried: list[Tensor] = []
-        if not self.first:
-            functions = [part.index_select(0, source) for part in x.unbind(0)]
-            seen = 0.0  # g_ij
-            for l in degrees[1:]:
-                parts = functions[l * l - 1 : (l + 1) ** 2 - 1]
-                terms = [y * part for y, part in zip(harmonics[l], parts, strict=True)]
-                seen = seen + (-sign) ** l * v[l - 1] * sum(terms[1:], terms[0])
-                kept = phi[self.degree + l].index_select(0, source) * p[l - 1]
-                carried += [kept * part for part in parts]
-            weights = [weight + seen * u[l] for l, weight in enumerate(weights)]
-        sent = [weights[0]]
-        sent += [sign**l * y * weights[l] for l in degrees[1:] for y in harmonics[l]]
-        return sent if self.first else [sent[0], *(a + b for a, b in zip(sent[1:], carried))]
+        weights = [phi[l].index_select(0, source) * w[l] for l in (0, *degrees)]
+        if self.first:
+            return [weights[0], *(sign**l * harmonics[l] * weights[l] for l in degrees)]
+        functions = [f.index_select(1, source) for f in x]
+        along = [
+            (-sign) ** l * v[l - 1] * (harmonics[l] * functions[l - 1]).sum(dim=0) for l in degrees
+        ]
+        seen = sum(along[1:], along[0])  # g_ij, [n_pairs, width]
+        weights = [weight + seen * u[l] for l, weight in enumerate(weights)]
+        messages = [weights[0]]
+        for l in degrees:
+            kept = phi[self.degree + l].index_select(0, source) * p[l - 1]
+            messages.append(sign**l * harmonics[l] * weights[l] + kept * functions[l - 1])
+        return messages
 
 
 class Update(nn.Module):
@@ -181,7 +178,7 @@ class Update(nn.Module):
 
     Args:
         scale: of what it adds, at the start.
-        last: whether only the scalars are read afterwards; the functions stay as they are.
+        last: whether only the scalars are read afterwards; then no functions are returned.
     """
 
     def __init__(
@@ -213,10 +210,9 @@ class Update(nn.Module):
         self.activation = deepcopy(activation)
 
     def forward(
-        self, s: Float[Tensor, "n_atoms width"], x: Float[Tensor, "n_harmonics n_atoms width"]
-    ) -> tuple[Tensor, Tensor]:
-        degrees = [x[l * l - 1 : (l + 1) ** 2 - 1] for l in range(1, self.grid.degree + 1)]
-        mixed = [mix(f) for mix, f in zip(self.mix, [s[None], *degrees], strict=True)]
+        self, s: Float[Tensor, "n_atoms width"], x: Sequence[Float[Tensor, "2l+1 n_atoms width"]]
+    ) -> tuple[Tensor, list[Tensor]]:
+        mixed = [mix(f) for mix, f in zip(self.mix, [s[None], *x], strict=True)]
         factors = self.grid.values(torch.cat(mixed)).split(self.product_width, dim=-1)
         products = [factors[0] * factors[1]]  # [n_points, n_atoms, product_width] each
         for factor in factors[2:]:
@@ -227,13 +223,11 @@ class Update(nn.Module):
         hidden = self.activation(self.own(s) + self.near(invariant))
         added, *gates = self.gates(hidden).split(self.width, dim=-1)
         s = s + added + self.scalars(invariant)
-        if self.last:
-            return s, x
-        new = []
+        new = []  # stays empty in the last layer
         for l, gate in enumerate(gates, start=1):
             change = self.back[l - 1](expanded[l * l : (l + 1) ** 2])
-            new.append(degrees[l - 1] + gate * (change + self.keep[l - 1](degrees[l - 1])))
-        return s, torch.cat(new)
+            new.append(x[l - 1] + gate * (change + self.keep[l - 1](x[l - 1])))
+        return s, new
 
 
 def _split(filters: Sequence[Tensor], degree: int) -> list[Sequence[Tensor]]:

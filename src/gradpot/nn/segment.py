@@ -19,11 +19,11 @@ def sum_by(
 
 
 def sum_pairs(
-    to_center: Shaped[Tensor, "n_pairs *rest"],
-    to_neighbor: Shaped[Tensor, "n_pairs *rest"],
+    to_center: Shaped[Tensor, "*some n_pairs width"],
+    to_neighbor: Shaped[Tensor, "*some n_pairs width"],
     pair_index: Int[Tensor, "2 n_pairs"],
     n_atoms: int | torch.SymInt,
-) -> Shaped[Tensor, "n_atoms *rest"]:
+) -> Shaped[Tensor, "*some n_atoms width"]:
     """Sum, at each atom, of the messages of its pairs.
 
     Args:
@@ -32,4 +32,5 @@ def sum_pairs(
         pair_index: row 0 centers, row 1 neighbors.
     """
     center, neighbor = pair_index
-    return sum_by(to_center, center, n_atoms).index_add(0, neighbor, to_neighbor)
+    total = to_center.new_zeros((*to_center.shape[:-2], n_atoms, to_center.shape[-1]))
+    return total.index_add(-2, center, to_center).index_add(-2, neighbor, to_neighbor)
