@@ -126,9 +126,9 @@ class Message(nn.Module):
     def forward(
         self,
         s: Float[Tensor, "n_atoms width"],
-        x: Sequence[Float[Tensor, "2l+1 n_atoms width"]],
+        x: Sequence[Float[Tensor, "_ n_atoms width"]],
         filters: Sequence[Float[Tensor, "n_pairs width"]],
-        harmonics: Sequence[Float[Tensor, "2l+1 n_pairs 1"]],
+        harmonics: Sequence[Float[Tensor, "_ n_pairs 1"]],
         pair_index: Int[Tensor, "2 n_pairs"],
     ) -> tuple[Tensor, list[Tensor]]:
         phi = self.phi(s).split(self.width, dim=-1)
@@ -136,9 +136,10 @@ class Message(nn.Module):
             self._one_way(phi, x, filters, harmonics, source, sign)
             for source, sign in ((pair_index[1], 1), (pair_index[0], -1))
         ]
+        n_atoms, dims = s.shape[0], (0, *[1] * self.degree)
         scalars, *functions = [
-            sum_pairs(forth, back, pair_index, s.shape[0])
-            for forth, back in zip(*both, strict=True)
+            sum_pairs(forth, back, pair_index, n_atoms, dim)
+            for forth, back, dim in zip(*both, dims, strict=True)
         ]
         return s + scalars, [f + more for f, more in zip(x, functions, strict=True)]
 
@@ -210,7 +211,7 @@ class Update(nn.Module):
         self.activation = deepcopy(activation)
 
     def forward(
-        self, s: Float[Tensor, "n_atoms width"], x: Sequence[Float[Tensor, "2l+1 n_atoms width"]]
+        self, s: Float[Tensor, "n_atoms width"], x: Sequence[Float[Tensor, "_ n_atoms width"]]
     ) -> tuple[Tensor, list[Tensor]]:
         mixed = [mix(f) for mix, f in zip(self.mix, [s[None], *x], strict=True)]
         factors = self.grid.values(torch.cat(mixed)).split(self.product_width, dim=-1)

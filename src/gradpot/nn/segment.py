@@ -19,18 +19,21 @@ def sum_by(
 
 
 def sum_pairs(
-    to_center: Shaped[Tensor, "*some n_pairs width"],
-    to_neighbor: Shaped[Tensor, "*some n_pairs width"],
+    to_center: Shaped[Tensor, "*pairs"],
+    to_neighbor: Shaped[Tensor, "*pairs"],
     pair_index: Int[Tensor, "2 n_pairs"],
     n_atoms: int | torch.SymInt,
-) -> Shaped[Tensor, "*some n_atoms width"]:
+    dim: int = 0,
+) -> Shaped[Tensor, "*atoms"]:
     """Sum, at each atom, of the messages of its pairs.
 
     Args:
         to_center: message of each pair from its neighbor to its center.
         to_neighbor: message of each pair in the other direction.
         pair_index: row 0 centers, row 1 neighbors.
+        dim: the axis of the pairs, which becomes that of the atoms.
     """
     center, neighbor = pair_index
-    total = to_center.new_zeros((*to_center.shape[:-2], n_atoms, to_center.shape[-1]))
-    return total.index_add(-2, center, to_center).index_add(-2, neighbor, to_neighbor)
+    before, after = to_center.shape[:dim], to_center.shape[dim + 1 :]
+    total = to_center.new_zeros((*before, n_atoms, *after))
+    return total.index_add(dim, center, to_center).index_add(dim, neighbor, to_neighbor)
