@@ -147,7 +147,8 @@ def structure(where: str, stored: dict) -> tuple[np.ndarray, np.ndarray, np.ndar
     """Atomic numbers, positions in Å, cell in rows and pbc of a structure of pymatgen.
 
     Raises:
-        InputError: there is no lattice, or a site has several elements, a part of one, or none.
+        InputError: there is no lattice, pbc is no list of three truth values, or a site has several
+            elements, a part of one, or none.
     """
     if missing := {"lattice", "sites"} - stored.keys():
         raise InputError(f"{where} has a structure without {' and '.join(sorted(missing))}")
@@ -160,6 +161,8 @@ def structure(where: str, stored: dict) -> tuple[np.ndarray, np.ndarray, np.ndar
             raise InputError(f"{where} has a site with {site['species']}; expected one element")
         symbols.append(atomic_numbers[symbol])
         inside.append(site["abc"])
-    positions = np.array(inside, dtype=np.float64).reshape(-1, 3) @ cell
-    pbc = np.array(stored["lattice"].get("pbc", (True, True, True)), dtype=bool)
-    return np.array(symbols, dtype=int), positions, cell, pbc
+    positions = np.array(inside, dtype=np.float64).reshape(len(symbols), 3) @ cell
+    pbc = stored["lattice"].get("pbc", [True, True, True])
+    if not (isinstance(pbc, list) and len(pbc) == 3 and all(type(axis) is bool for axis in pbc)):
+        raise InputError(f"{where} has pbc={pbc!r}; expected true or false for each axis")
+    return np.array(symbols, dtype=int), positions, cell, np.array(pbc)
