@@ -70,3 +70,14 @@ def test_a_default_of_the_class_is_always_allowed(monkeypatch):
     assert specification("own.py:Own", n_layers=0) == specification("own.py:Own")
     with pytest.raises(InputError, match="n_layers is -1 but must be at least 1"):
         specification("own.py:Own", n_layers=-1)
+
+
+def test_a_size_stands_for_arguments_that_others_override():
+    small, large = (specification("gaunt", size=size) for size in ("small", "large"))
+    assert specification("gaunt", size="medium") == specification("gaunt")
+    assert small["width"] < specification("gaunt")["width"] < large["width"]
+    assert specification("gaunt", size="small", width=48) == {**small, "width": 48}
+    with pytest.raises(InputError, match="unknown size 'huge'; known: small, medium, large"):
+        specification("gaunt", size="huge")
+    with pytest.raises(InputError, match="unknown argument of painn 'size'"):
+        specification("painn", size="small")

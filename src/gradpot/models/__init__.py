@@ -102,14 +102,19 @@ def specification(name: str, **arguments: object) -> dict[str, Any]:
     """All arguments of a model, checked, without making the model."""
     spec = other_names.in_lower_case({"name": name, **arguments})
     name, arguments = spec.pop("name"), spec
-    parameters = inspect.signature(model_class(name), eval_str=True).parameters
+    kind = model_class(name)
+    if kind.sizes and (size := arguments.pop("size", None)) is not None:
+        if size not in kind.sizes:
+            raise unknown("size", size, kind.sizes)
+        arguments = {**kind.sizes[str(size)], **arguments}
+    parameters = inspect.signature(kind, eval_str=True).parameters
     for key, value in arguments.items():
         if key not in parameters:
             raise unknown(f"argument of {name}", key, parameters, other_names.ARGUMENTS)
-        kind: Any = parameters[key].annotation
-        accepted = (int, float) if kind is float else kind
-        if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
-            raise InputError(f"{key} is {value!r} but must be {KINDS.get(kind, kind)}")
+        wanted: Any = parameters[key].annotation
+        accepted = (int, float) if wanted is float else wanted
+        if not isinstance(value, accepted) or (isinstance(value, bool) and wanted is not bool):
+            raise InputError(f"{key} is {value!r} but must be {KINDS.get(wanted, wanted)}")
         if value != parameters[key].default:
             _check_value(key, value)
     return {key: arguments.get(key, p.default) for key, p in parameters.items()}

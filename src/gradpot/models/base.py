@@ -1,6 +1,8 @@
 """`Model`: what a network owes the rest of the package, in one place."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from jaxtyping import Float
@@ -53,6 +55,8 @@ class Model(nn.Module, ABC):
     """whether `train.compile=auto` should leave the model alone"""
     adam_rate: float = 5e-3
     """default learning rate of Adam and AdamW up to a width of 64"""
+    sizes: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+    """arguments by the name of a size, for `model.size`; other arguments of the user come first"""
     spec: dict[str, Any] | None = None
     """name and arguments, set by `gradpot.build`; only models that have it can be saved"""
 

@@ -16,6 +16,7 @@ cross product). The products are gated and update the features, where MACE reads
 
 from collections.abc import Sequence
 from copy import deepcopy
+from types import MappingProxyType
 
 import torch
 from jaxtyping import Float, Int
@@ -49,6 +50,14 @@ class Gaunt(Model):
         activation: see `nn.activations.activation`.
         filter: "spline" or "mlp", see `nn.radial`.
     """
+
+    sizes = MappingProxyType(
+        {
+            "small": {"width": 32, "product_width": 16},
+            "medium": {},
+            "large": {"width": 128, "product_width": 48},
+        }
+    )
 
     def __init__(
         self,
